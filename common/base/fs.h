@@ -1,0 +1,41 @@
+/* Files and directories. Paths are NUL-terminated; errors name the path. Any thread. */
+#pragma once
+
+#include "common/base/status.h"
+
+#define ASSAY_PATH_MAX 4096
+
+/* "a/b" into path[ASSAY_PATH_MAX]. INVALID_ARGUMENT when it does not fit. */
+enum assay_status assay_path_join(char path[ASSAY_PATH_MAX], const char *a, const char *b,
+                                  struct assay_err *err) ASSAY_MUST_USE;
+
+/* True when name is one plain path component from the outside: not empty, no '/', not "." or "..". */
+bool assay_path_is_name(const char *name);
+
+/* Makes path and its parents; existing directories are fine. New ones get `mode`. */
+enum assay_status assay_mkdirs(const char *path, unsigned mode, struct assay_err *err) ASSAY_MUST_USE;
+
+/* The whole file into *ret (malloc, NUL-terminated, caller frees) and *ret_bytes (without the NUL).
+ * RESOURCE_EXHAUSTED when it has more than bytes_max bytes. */
+enum assay_status assay_file_read(const char *path, size_t bytes_max, char **ret, size_t *ret_bytes,
+                                  struct assay_err *err) ASSAY_MUST_USE;
+
+/* Writes beside the target, syncs, renames: readers see the old file or the whole new one. */
+enum assay_status assay_file_write(const char *path, const void *bytes, size_t len, struct assay_err *err) ASSAY_MUST_USE;
+
+/* fsync of a file or directory by path. */
+enum assay_status assay_fsync_path(const char *path, struct assay_err *err) ASSAY_MUST_USE;
+
+/* Removes path and all below it. Does not follow links. A path that is not there is fine. */
+enum assay_status assay_remove_tree(const char *path, struct assay_err *err) ASSAY_MUST_USE;
+
+/* A read-only mapping of a regular file. bytes is 0 and data NULL for an empty one. */
+struct assay_mapping {
+    const unsigned char *data;
+    size_t bytes;
+};
+enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, struct assay_err *err) ASSAY_MUST_USE;
+void assay_unmap(struct assay_mapping *mapping); /* leaves it empty; empty is fine */
+
+/* Directory of the running program. */
+enum assay_status assay_program_dir(char path[ASSAY_PATH_MAX], struct assay_err *err) ASSAY_MUST_USE;

@@ -1,0 +1,200 @@
+#include "common/base/pool.h"
+
+#include <errno.h>
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+
+struct assay_pool {
+    size_t threads;
+    size_t started; /* helper threads, threads - 1 when complete */
+    pthread_t *helpers;
+    pthread_mutex_t turn; /* held by the caller of a run */
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t work_ready;
+    pthread_cond_t work_done;
+    uint64_t generation; /* counts runs */
+    size_t busy;         /* helpers still in the current run */
+    bool stop;
+    assay_pool_fn fn;
+    void *arg;
+    size_t count;
+    atomic_size_t next;
+};
+
+struct helper_start {
+    struct assay_pool *pool;
+    size_t thread;
+};
+
+static void claim_all(struct assay_pool *pool, size_t thread)
+{
+    for (;;) {
+        size_t index = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
+        if (index >= pool->count)
+            return;
+        pool->fn(pool->arg, index, thread);
+    }
+}
+
+static void *helper_main(void *arg)
+{
+    struct helper_start start = *(struct helper_start *)arg;
+    free(arg);
+    struct assay_pool *pool = start.pool;
+    uint64_t seen = 0;
+    pthread_mutex_lock(&pool->lock);
+    for (;;) {
+        while (!pool->stop && pool->generation == seen)
+            pthread_cond_wait(&pool->work_ready, &pool->lock);
+        if (pool->stop)
+            break;
+        seen = pool->generation;
+        pthread_mutex_unlock(&pool->lock);
+        claim_all(pool, start.thread);
+        pthread_mutex_lock(&pool->lock);
+        if (--pool->busy == 0)
+            pthread_cond_signal(&pool->work_done);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    return NULL;
+}
+
+/* "0-3,8" -> set. */
+static enum assay_status parse_cpus(const char *text, cpu_set_t *set, struct assay_err *err)
+{
+    CPU_ZERO(set);
+    const char *p = text;
+    while (*p) {
+        char *end;
+        errno = 0;
+        unsigned long first = strtoul(p, &end, 10), last = first;
+        bool valid = end != p && *p != '-' && *p != '+' && *p != ' ';
+        if (valid && *end == '-') {
+            p = end + 1;
+            last = strtoul(p, &end, 10);
+            valid = end != p && *p != '-' && *p != '+' && *p != ' ';
+        }
+        if (!valid || last < first || last >= CPU_SETSIZE || (*end != ',' && *end != '\0'))
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a CPU list looks like 0-3,8, found '%s'", text);
+        for (unsigned long cpu = first; cpu <= last; cpu++)
+            CPU_SET(cpu, set);
+        p = *end == ',' ? end + 1 : end;
+    }
+    return ASSAY_OK;
+}
+
+static enum assay_status start_helpers(struct assay_pool *pool, const cpu_set_t *set, struct assay_err *err)
+{
+    for (size_t i = 0; i + 1 < pool->threads; i++) {
+        struct helper_start *start = malloc(sizeof *start);
+        if (!start)
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a pool of %zu threads", pool->threads);
+        *start = (struct helper_start){pool, i + 1};
+        int failed = pthread_create(&pool->helpers[i], NULL, helper_main, start);
+        if (failed) {
+            free(start);
+            return assay_err_errno(err, failed, "cannot start thread %zu of %zu", i + 1, pool->threads);
+        }
+        pool->started++;
+        if (set) {
+            int refused = pthread_setaffinity_np(pool->helpers[i], sizeof *set, set);
+            if (refused)
+                return assay_err_errno(err, refused, "cannot pin a thread to the CPUs given");
+        }
+    }
+    return ASSAY_OK;
+}
+
+enum assay_status assay_pool_new(size_t threads, const char *cpus, struct assay_pool **ret, struct assay_err *err)
+{
+    if (threads < 1 || threads > ASSAY_POOL_THREADS_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a pool has 1 to %d threads, found %zu", ASSAY_POOL_THREADS_MAX,
+                             threads);
+    cpu_set_t set;
+    if (cpus) {
+        enum assay_status status = parse_cpus(cpus, &set, err);
+        if (status != ASSAY_OK)
+            return status;
+    }
+    struct assay_pool *pool = calloc(1, sizeof *pool);
+    pthread_t *helpers = calloc(threads, sizeof *helpers);
+    if (!pool || !helpers) {
+        free(pool);
+        free(helpers);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a pool of %zu threads", threads);
+    }
+    pool->threads = threads;
+    pool->helpers = helpers;
+    pthread_mutex_init(&pool->turn, NULL);
+    pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->work_ready, NULL);
+    pthread_cond_init(&pool->work_done, NULL);
+    enum assay_status status = start_helpers(pool, cpus ? &set : NULL, err);
+    if (status != ASSAY_OK) {
+        assay_pool_free(pool);
+        return status;
+    }
+    *ret = pool;
+    return ASSAY_OK;
+}
+
+void assay_pool_free(struct assay_pool *pool)
+{
+    if (!pool)
+        return;
+    pthread_mutex_lock(&pool->lock);
+    pool->stop = true;
+    pthread_cond_broadcast(&pool->work_ready);
+    pthread_mutex_unlock(&pool->lock);
+    for (size_t i = 0; i < pool->started; i++)
+        pthread_join(pool->helpers[i], NULL);
+    pthread_cond_destroy(&pool->work_done);
+    pthread_cond_destroy(&pool->work_ready);
+    pthread_mutex_destroy(&pool->lock);
+    pthread_mutex_destroy(&pool->turn);
+    free(pool->helpers);
+    free(pool);
+}
+
+size_t assay_pool_threads(const struct assay_pool *pool)
+{
+    return pool->threads;
+}
+
+void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, void *arg)
+{
+    pthread_mutex_lock(&pool->turn);
+    pthread_mutex_lock(&pool->lock);
+    pool->fn = fn;
+    pool->arg = arg;
+    pool->count = count;
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    bool shared = count > 1 && pool->started > 0;
+    if (shared) {
+        pool->busy = pool->started;
+        pool->generation++;
+        pthread_cond_broadcast(&pool->work_ready);
+    }
+    pthread_mutex_unlock(&pool->lock);
+    claim_all(pool, 0);
+    if (shared) {
+        pthread_mutex_lock(&pool->lock);
+        while (pool->busy > 0)
+            pthread_cond_wait(&pool->work_done, &pool->lock);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    pthread_mutex_unlock(&pool->turn);
+}
+
+size_t assay_cpu_count(void)
+{
+    cpu_set_t set;
+    if (sched_getaffinity(0, sizeof set, &set) != 0)
+        return 1;
+    return (size_t)ASSAY_MAX(CPU_COUNT(&set), 1);
+}
