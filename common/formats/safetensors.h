@@ -39,7 +39,8 @@ const struct assay_tensor *assay_safetensors_find(const struct assay_safetensors
 const char *assay_safetensors_metadata(const struct assay_safetensors *file, const char *key);
 
 /* Writer: declare all tensors (data ignored), then append each one's bytes in the declared order, in pieces of any size.
- * Tensors are laid out in the declared order, 8-byte aligned header. Same input, same bytes. */
+ * Tensors are laid out in the declared order, the data begin at a multiple of 8: declared from wide to narrow dtypes, each is
+ * aligned to its own size, which PyTorch wants. The metadata are {"format": "pt"}. Same input, same bytes. */
 struct assay_safetensors_writer;
 enum assay_status assay_safetensors_create(const char *path, const struct assay_tensor *tensors, size_t count,
                                            struct assay_safetensors_writer **ret, struct assay_err *err) ASSAY_MUST_USE;
