@@ -107,6 +107,14 @@ enum assay_status assay_digest_from(const void *bytes, size_t len, const char *w
     return ASSAY_OK;
 }
 
+struct assay_digest assay_digest_of_bytes(const void *bytes, size_t len)
+{
+    struct assay_hash hash;
+    crypto_generichash_blake2b_init(STATE(&hash), NULL, 0, ASSAY_DIGEST_BYTES);
+    assay_hash_raw(&hash, bytes, len);
+    return assay_hash_final(&hash);
+}
+
 enum assay_status assay_digest_file(const char *path, struct assay_digest *ret, struct assay_err *err)
 {
     enum { CHUNK_BYTES = 1 << 20 };

@@ -45,5 +45,7 @@ enum assay_status assay_digest_parse(const char *text, struct assay_digest *ret,
 /* INVALID_ARGUMENT unless len is ASSAY_DIGEST_BYTES: for digests that arrive in messages. `what` names the field. */
 enum assay_status assay_digest_from(const void *bytes, size_t len, const char *what, struct assay_digest *ret,
                                     struct assay_err *err) ASSAY_MUST_USE;
+/* Digest of bytes alone (no domain): what assay_digest_file gives for a file of them. */
+struct assay_digest assay_digest_of_bytes(const void *bytes, size_t len);
 /* Digest of a file's bytes alone (no domain). */
 enum assay_status assay_digest_file(const char *path, struct assay_digest *ret, struct assay_err *err) ASSAY_MUST_USE;

@@ -34,9 +34,9 @@ struct assay_chunk {
 struct assay_chunks {
     struct assay_chunk *at;
     size_t count;
-    int32_t *ids;        /* all chunks' ids, one after the other */
-    size_t corpus_tokens; /* of the whole text */
-    bool adds_bos;
+    int32_t *ids;         /* all chunks' ids, one after the other; tokens of the text that fill no chunk lie behind them */
+    size_t corpus_tokens; /* of the whole text, with BOS, without a trailing EOS or [SEP] */
+    bool adds_bos;        /* the tokenizer puts one before a text */
 };
 
 /* chunks_max 0 = all. OUT_OF_RANGE when the text has fewer tokens than the protocol needs: says how many it has and needs.

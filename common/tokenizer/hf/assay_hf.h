@@ -1,0 +1,22 @@
+/* What the Rust library exports. Internal to common/tokenizer; lib.rs has the other side and must agree.
+ * Calls return 0, or 1 with a sentence in error[error_bytes]. Outputs are written only on success. A tokenizer does not change
+ * once it is made: any thread. Memory that is handed out comes from malloc. */
+#pragma once
+
+#include <stddef.h>
+#include <stdint.h>
+
+struct assay_hf;
+
+int assay_hf_new(const uint8_t *json, size_t len, struct assay_hf **ret, char *error, size_t error_bytes);
+void assay_hf_free(struct assay_hf *hf); /* NULL is fine */
+
+size_t assay_hf_vocab(const struct assay_hf *hf);
+/* -1 when there is no such token. */
+int64_t assay_hf_id(const struct assay_hf *hf, const uint8_t *token, size_t len);
+
+int assay_hf_encode(const struct assay_hf *hf, const uint8_t *text, size_t len, int special, int32_t **ret,
+                    size_t *ret_count, char *error, size_t error_bytes);
+/* NUL-terminated; *ret_len does not count the NUL. */
+int assay_hf_decode(const struct assay_hf *hf, const int32_t *ids, size_t count, int skip_special, char **ret,
+                    size_t *ret_len, char *error, size_t error_bytes);
