@@ -1,0 +1,58 @@
+/* The state of the coordinator. One lock guards the registry, the scheduler and the jobs; the loop's thread serves
+ * calls, and each running job has a thread that goes through its steps in order. */
+#pragma once
+
+#include <pthread.h>
+
+#include "common/store/store.h"
+#include "common/wire/client.h"
+#include "common/wire/server.h"
+#include "services/coordinator/job.h"
+#include "services/coordinator/registry.h"
+#include "services/coordinator/scheduler.h"
+
+/* Jobs that run at once; others wait in order of submission. */
+#define ASSAY_JOBS_RUNNING_MAX 4
+/* Jobs kept in the store and listed. */
+#define ASSAY_JOBS_MAX 10000
+
+struct assay_coordinator {
+    struct assay_loop *loop;
+    struct assay_server *server;
+    struct assay_store *store;
+    char data_dir[ASSAY_PATH_MAX];
+    const char *models_root; /* NULL = none; where models may lie when the server listens on tcp */
+    bool local;              /* the server listens on ipc, which only the owner reaches */
+
+    pthread_mutex_t lock;
+    pthread_cond_t changed; /* CLOCK_MONOTONIC; broadcast when members, runs or jobs changed */
+    struct assay_registry registry;
+    struct assay_scheduler *scheduler;
+    struct assay_job *jobs; /* newest first */
+    size_t jobs_running;
+    bool stopping;
+    bool wake_posted;
+
+    struct assay_serve *serve; /* the loop thread's own */
+};
+
+/* Locked: says that members, runs or jobs changed, so that waiting calls and job threads look again. */
+void assay_coordinator_changed(struct assay_coordinator *coordinator);
+
+/* --- driver.c: the thread of a job --- */
+
+/* Starts the job's thread. `call` is the SubmitJob to be answered once the job is on disk, NULL for a job that was read
+ * from the store; it and `corpus` (malloc) are taken over. */
+enum assay_status assay_driver_start(struct assay_job *job, struct assay_call *call, char *corpus, size_t corpus_bytes,
+                                     struct assay_err *err) ASSAY_MUST_USE;
+
+/* --- serve.c, serve_work.c, serve_jobs.c: the loop's thread --- */
+
+enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err) ASSAY_MUST_USE;
+void assay_serve_free(struct assay_serve *serve);
+
+/* --- report.c --- */
+
+/* Fills the record's results, criteria and verdicts from the scores. Locked or before others see the record. False: out
+ * of memory. */
+bool assay_report_fill(Assay__V1__Job *record);

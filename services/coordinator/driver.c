@@ -1,0 +1,363 @@
+#include "services/coordinator/driver.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+bool assay_driver_must_stop(struct assay_job *job)
+{
+    struct assay_coordinator *c = job->coordinator;
+    pthread_mutex_lock(&c->lock);
+    bool stop = c->stopping || atomic_load(&job->cancel);
+    pthread_mutex_unlock(&c->lock);
+    return stop;
+}
+
+/* Locked: waits for a change, at most `ms`. */
+static void wait_changed(struct assay_coordinator *c, int64_t ms)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    int64_t ns = until.tv_nsec + ms % 1000 * 1000000;
+    until.tv_sec += ms / 1000 + ns / 1000000000;
+    until.tv_nsec = ns % 1000000000;
+    pthread_cond_timedwait(&c->changed, &c->lock, &until);
+}
+
+void assay_driver_pause(struct assay_job *job, int64_t ms)
+{
+    struct assay_coordinator *c = job->coordinator;
+    int64_t until_ms = assay_now_ms() + ms;
+    pthread_mutex_lock(&c->lock);
+    for (int64_t left = ms; left > 0 && !c->stopping && !atomic_load(&job->cancel); left = until_ms - assay_now_ms())
+        wait_changed(c, left);
+    pthread_mutex_unlock(&c->lock);
+}
+
+bool assay_driver_retriable(enum assay_status status)
+{
+    return status == ASSAY_UNAVAILABLE || status == ASSAY_RESOURCE_EXHAUSTED || status == ASSAY_ABORTED ||
+           status == ASSAY_DEADLINE_EXCEEDED;
+}
+
+enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
+                                            struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    enum assay_status status = ASSAY_CANCELLED;
+    pthread_mutex_lock(&c->lock);
+    while (!c->stopping && !atomic_load(&job->cancel)) {
+        const struct assay_service *service = assay_registry_pick(&c->registry, kind);
+        if (service) {
+            snprintf(endpoint, 256, "%s", service->endpoint);
+            status = ASSAY_OK;
+            break;
+        }
+        wait_changed(c, 1000);
+    }
+    pthread_mutex_unlock(&c->lock);
+    return status == ASSAY_OK ? status : assay_err_set(err, status, "the job was cancelled");
+}
+
+void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
+                                struct assay_variant_message *ret)
+{
+    assay__v1__variant__init(&ret->variant);
+    assay__v1__variant_spec__init(&ret->spec);
+    snprintf(ret->scheme, sizeof ret->scheme, "%s", assay_scheme_name(variant->spec.scheme));
+    snprintf(ret->compute, sizeof ret->compute, "f32");
+    ret->spec.scheme = ret->scheme;
+    ret->spec.compute = ret->compute;
+    ret->variant.has_variant_id = ret->variant.has_model_id = true;
+    ret->variant.variant_id = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)variant->id.digest.bytes};
+    ret->variant.model_id =
+        (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->model_id.digest.bytes};
+    ret->variant.spec = &ret->spec;
+    ret->variant.label = (char *)(uintptr_t)variant->label;
+    ret->variant.artifact_dir = (char *)(uintptr_t)variant->artifact_dir;
+}
+
+/* A heap copy of a digest as a message's bytes. */
+static ProtobufCBinaryData copy_digest(const struct assay_digest *digest)
+{
+    uint8_t *bytes = malloc(ASSAY_DIGEST_BYTES);
+    if (!bytes)
+        return (ProtobufCBinaryData){0, NULL};
+    memcpy(bytes, digest->bytes, ASSAY_DIGEST_BYTES);
+    return (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, bytes};
+}
+
+/* A VariantResult on the heap with its Variant; NULL when out of memory. */
+static Assay__V1__VariantResult *new_result(const struct assay_plan *plan, const struct assay_plan_variant *variant)
+{
+    struct assay_variant_message message;
+    assay_variant_message_fill(plan, variant, &message);
+    Assay__V1__VariantResult source = ASSAY__V1__VARIANT_RESULT__INIT;
+    source.variant = &message.variant;
+    size_t bytes = assay__v1__variant_result__get_packed_size(&source);
+    assay_auto(assay_free_ptr) uint8_t *packed = malloc(bytes);
+    if (!packed)
+        return NULL;
+    assay__v1__variant_result__pack(&source, packed);
+    return assay__v1__variant_result__unpack(NULL, bytes, packed);
+}
+
+/* Locked: what the plan found out goes into the record. A resumed job starts its results anew. */
+static enum assay_status note_plan(struct assay_job *job, struct assay_err *err)
+{
+    const struct assay_plan *plan = &job->plan;
+    Assay__V1__Job *record = job->record;
+    for (size_t i = 0; i < record->n_results; i++)
+        assay__v1__variant_result__free_unpacked(record->results[i], NULL);
+    free(record->results);
+    record->n_results = 0;
+    record->results = calloc(plan->variants_count, sizeof *record->results);
+    for (size_t i = 0; record->results && i < plan->variants_count; i++) {
+        record->results[i] = new_result(plan, &plan->variants[i]);
+        if (!record->results[i])
+            break;
+        record->n_results++;
+    }
+    free(record->model_id.data);
+    free(record->corpus_digest.data);
+    free(record->tokenizer_digest.data);
+    record->model_id = copy_digest(&plan->model_id.digest);
+    record->corpus_digest = copy_digest(&plan->corpus_digest);
+    record->tokenizer_digest = copy_digest(&plan->tokenizer_digest);
+    if (record->n_results < plan->variants_count || !record->model_id.data || !record->corpus_digest.data ||
+        !record->tokenizer_digest.data)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the results of a job");
+    record->has_model_id = record->has_corpus_digest = record->has_tokenizer_digest = true;
+    record->has_chunks = record->has_tokens = record->has_scored_positions = true;
+    record->chunks = plan->chunks.count;
+    record->tokens = plan->chunks.corpus_tokens;
+    record->scored_positions = plan->scored_positions;
+    record->has_adds_bos = record->has_parameters = true;
+    record->adds_bos = plan->chunks.adds_bos;
+    record->parameters = plan->parameters;
+    assay_job_set_string(&record->architecture, plan->model.architecture);
+    for (size_t i = 0; i < plan->variants_count; i++) {
+        job->runs[i] = (struct assay_job_run){.job = job};
+        assay_job_add_phase(job, "quantize", plan->variants[i].label, "tensors", 0);
+    }
+    for (size_t i = 0; i < plan->variants_count; i++)
+        job->runs[i].phase = assay_job_add_phase(job, "run", plan->variants[i].label, "chunks", plan->run_count);
+    assay_job_add_phase(job, "score", "", "chunks", plan->chunks.count);
+    return ASSAY_OK;
+}
+
+static enum assay_status make_plan(struct assay_job *job, const char *corpus, size_t corpus_bytes,
+                                   struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    struct assay_plan plan;
+    enum assay_status status =
+        assay_plan_make(job->record->request, corpus, corpus_bytes, c->data_dir, c->store, &plan, err);
+    if (status != ASSAY_OK)
+        return status;
+    pthread_mutex_lock(&c->lock);
+    job->plan = plan;
+    job->phases_count = 0;
+    status = note_plan(job, err);
+    assay_coordinator_changed(c);
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+static enum assay_status run_steps(struct assay_job *job, const char *corpus, size_t corpus_bytes,
+                                   struct assay_err *err)
+{
+    enum assay_status status = make_plan(job, corpus, corpus_bytes, err);
+    for (size_t i = 0; i < job->plan.variants_count && status == ASSAY_OK; i++) {
+        status = assay_step_quantize(job, i, err);
+        if (status == ASSAY_OK)
+            status = assay_step_run(job, i, err);
+    }
+    return status == ASSAY_OK ? assay_step_score(job, err) : status;
+}
+
+/* Time of the forward passes that cached records saved, at the rate measured in this job or in the one that ran them;
+ * kept in table "rates" by variant. */
+static void note_rates(struct assay_job *job)
+{
+    struct assay_coordinator *c = job->coordinator;
+    uint64_t saved_us = 0;
+    bool known = true;
+    for (size_t i = 0; i < job->plan.variants_count; i++) {
+        const struct assay_job_run *run = &job->runs[i];
+        const struct assay_variant_id *id = &job->plan.variants[i].id;
+        uint64_t rate[2] = {run->compute_us, run->chunks_run};
+        uint64_t cached = job->record->results[i]->chunks_cached;
+        if (run->chunks_run) {
+            const struct assay_put put = {"rates", id, sizeof *id, rate, sizeof rate};
+            struct assay_err err = ASSAY_ERR_INIT;
+            if (assay_store_put(c->store, &put, 1, &err) != ASSAY_OK)
+                assay_log(ASSAY_LOG_WARN, "cannot keep a rate reason=\"%s\"", err.text);
+        } else if (cached) {
+            assay_auto(assay_free_ptr) void *value = NULL;
+            size_t bytes;
+            if (assay_store_get(c->store, "rates", id, sizeof *id, &value, &bytes, NULL) == ASSAY_OK &&
+                bytes == sizeof rate)
+                memcpy(rate, value, sizeof rate);
+        }
+        if (cached && rate[1])
+            saved_us += cached * rate[0] / rate[1];
+        else if (cached)
+            known = false;
+    }
+    job->record->has_saved_us = known;
+    job->record->saved_us = saved_us;
+}
+
+/* Locked. Progress may be lost by a kill, a state that somebody was told of may not: without a commit the job stays as
+ * it was on disk. */
+static void commit_state(struct assay_job *job, Assay__V1__JobState state, const char *text)
+{
+    struct assay_err err = ASSAY_ERR_INIT;
+    char hex[2 * ASSAY_JOB_ID_BYTES + 1];
+    job->record->state = state;
+    if (assay_job_commit(job, job->coordinator->store, NULL, 0, text, &err) != ASSAY_OK)
+        assay_log(ASSAY_LOG_ERROR, "cannot store a job job=%s reason=\"%s\"", assay_job_hex(job, hex), err.text);
+    assay_log(ASSAY_LOG_INFO, "%s job=%s", text, assay_job_hex(job, hex));
+    assay_coordinator_changed(job->coordinator);
+}
+
+/* Locked: counts of the runs go into the record, the runs out of the scheduler. */
+static void close_runs(struct assay_job *job)
+{
+    for (size_t i = 0; i < job->plan.variants_count; i++) {
+        struct assay_job_run *run = &job->runs[i];
+        if (!run->run)
+            continue;
+        Assay__V1__VariantResult *result = job->record->results[i];
+        result->has_chunks_run = result->has_compute_us = result->has_tokens_run = true;
+        result->chunks_run = run->chunks_run;
+        result->tokens_run = run->tokens_run;
+        result->compute_us = run->compute_us;
+        assay_scheduler_remove(job->coordinator->scheduler, run->run);
+        run->run = NULL;
+    }
+}
+
+static void finish(struct assay_job *job, enum assay_status status, const struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    Assay__V1__Job *record = job->record;
+    pthread_mutex_lock(&c->lock);
+    close_runs(job);
+    record->has_finished_wall_ms = true;
+    record->finished_wall_ms = (uint64_t)assay_wall_ms();
+    if (status == ASSAY_OK)
+        note_rates(job);
+    if (status == ASSAY_OK && assay_report_fill(record)) {
+        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED, "job completed");
+    } else if (atomic_load(&job->cancel)) {
+        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED, "job cancelled");
+    } else if (!c->stopping) {
+        record->has_failure_status = true;
+        record->failure_status = (uint32_t)(status == ASSAY_OK ? ASSAY_RESOURCE_EXHAUSTED : status);
+        assay_job_set_string(&record->failure,
+                             status == ASSAY_OK ? "out of memory for the report of a job" : err->text);
+        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_FAILED, "job failed");
+    }
+    pthread_mutex_unlock(&c->lock);
+}
+
+/* Waits for a place among the running jobs; false when the job is to end before it began. */
+static bool wait_turn(struct assay_job *job)
+{
+    struct assay_coordinator *c = job->coordinator;
+    pthread_mutex_lock(&c->lock);
+    while (c->jobs_running >= ASSAY_JOBS_RUNNING_MAX && !c->stopping && !atomic_load(&job->cancel))
+        wait_changed(c, 1000);
+    bool go = !c->stopping && !atomic_load(&job->cancel);
+    if (go) {
+        c->jobs_running++;
+        if (!job->record->has_started_wall_ms) {
+            job->record->has_started_wall_ms = true;
+            job->record->started_wall_ms = (uint64_t)assay_wall_ms();
+        }
+        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING, "job running");
+    }
+    pthread_mutex_unlock(&c->lock);
+    return go;
+}
+
+struct driver_start {
+    struct assay_job *job;
+    struct assay_call *call;
+    char *corpus;
+    size_t corpus_bytes;
+};
+
+/* Puts a submitted job on disk and answers the submitter. False: it was refused. */
+static bool accept(struct driver_start *start)
+{
+    struct assay_job *job = start->job;
+    struct assay_coordinator *c = job->coordinator;
+    struct assay_err err = ASSAY_ERR_INIT;
+    pthread_mutex_lock(&c->lock);
+    enum assay_status status =
+        assay_job_commit(job, c->store, start->corpus, start->corpus_bytes, "job accepted", &err);
+    if (status != ASSAY_OK) {
+        job->record->state = ASSAY__V1__JOB_STATE__JOB_STATE_FAILED;
+        assay_job_set_string(&job->record->failure, err.text);
+    }
+    assay_coordinator_changed(c);
+    pthread_mutex_unlock(&c->lock);
+    if (status != ASSAY_OK) {
+        assay_call_fail(start->call, &err);
+        return false;
+    }
+    Assay__V1__SubmitJobReply reply = ASSAY__V1__SUBMIT_JOB_REPLY__INIT;
+    reply.has_job_id = true;
+    reply.job_id = job->record->job_id;
+    assay_call_reply(start->call, &reply.base, NULL, 0);
+    return true;
+}
+
+static void *job_main(void *arg)
+{
+    struct driver_start *start = arg;
+    struct assay_job *job = start->job;
+    struct assay_err err = {ASSAY_CANCELLED, "the job was cancelled"};
+    if (!start->call || accept(start)) {
+        bool ran = wait_turn(job);
+        enum assay_status status = ran ? run_steps(job, start->corpus, start->corpus_bytes, &err) : ASSAY_CANCELLED;
+        finish(job, status, &err);
+        if (ran) {
+            pthread_mutex_lock(&job->coordinator->lock);
+            job->coordinator->jobs_running--;
+            assay_coordinator_changed(job->coordinator);
+            pthread_mutex_unlock(&job->coordinator->lock);
+        }
+    }
+    free(start->corpus);
+    free(start);
+    return NULL;
+}
+
+enum assay_status assay_driver_start(struct assay_job *job, struct assay_call *call, char *corpus, size_t corpus_bytes,
+                                     struct assay_err *err)
+{
+    struct driver_start *start = malloc(sizeof *start);
+    int failed = start ? 0 : 1;
+    if (start) {
+        *start = (struct driver_start){job, call, corpus, corpus_bytes};
+        failed = pthread_create(&job->thread, NULL, job_main, start);
+    }
+    if (failed) {
+        assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot start the thread of a job");
+        if (call)
+            assay_call_fail(call, err);
+        free(start);
+        free(corpus);
+        return ASSAY_RESOURCE_EXHAUSTED;
+    }
+    job->thread_started = true;
+    return ASSAY_OK;
+}

@@ -1,0 +1,34 @@
+/* The steps of one job: quantize, run, score. Blocking; the job's own thread. Each returns CANCELLED when the job was
+ * cancelled or the coordinator stops. */
+#pragma once
+
+#include "services/coordinator/coordinator.h"
+
+/* True when the job's thread is to end. No lock. */
+bool assay_driver_must_stop(struct assay_job *job);
+
+/* Waits for a live service of a kind; its endpoint into endpoint[256]. */
+enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
+                                            struct assay_err *err) ASSAY_MUST_USE;
+
+/* A status that another try may mend: the service died, restarted or was full. */
+bool assay_driver_retriable(enum assay_status status);
+void assay_driver_pause(struct assay_job *job, int64_t ms);
+
+/* The message form of a variant, pointing into the plan. */
+struct assay_variant_message {
+    Assay__V1__Variant variant;
+    Assay__V1__VariantSpec spec;
+    char scheme[32];
+    char compute[16];
+};
+void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
+                                struct assay_variant_message *ret);
+
+/* Makes the artifact of variant `index`; its summary into the record. */
+enum assay_status assay_step_quantize(struct assay_job *job, size_t index, struct assay_err *err) ASSAY_MUST_USE;
+/* Asks the evaluator what it has of variant `index` and gives the rest to the scheduler; with a run there already,
+ * reconciles. */
+enum assay_status assay_step_run(struct assay_job *job, size_t index, struct assay_err *err) ASSAY_MUST_USE;
+/* Scores while records arrive, until all is done; scores into the record. */
+enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err) ASSAY_MUST_USE;

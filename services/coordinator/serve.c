@@ -1,0 +1,227 @@
+#include "services/coordinator/serve.h"
+
+#include <sodium/randombytes.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "proto/control.pb-c.h"
+#include "proto/work.pb-c.h"
+
+/* How often silence, lease ends and progress are looked at. */
+#define TICK_MS 200
+
+static void wake(void *arg)
+{
+    struct assay_coordinator *c = arg;
+    pthread_mutex_lock(&c->lock);
+    c->wake_posted = false;
+    pthread_mutex_unlock(&c->lock);
+    assay_serve_parked(c->serve);
+    assay_serve_watchers(c->serve);
+}
+
+void assay_coordinator_changed(struct assay_coordinator *coordinator)
+{
+    pthread_cond_broadcast(&coordinator->changed);
+    if (!coordinator->wake_posted && coordinator->serve) {
+        coordinator->wake_posted = true;
+        assay_loop_post(coordinator->loop, wake, coordinator);
+    }
+}
+
+/* Locked. */
+static void fell_silent(void *arg, const struct assay_service *service)
+{
+    struct assay_coordinator *c = arg;
+    size_t leases = assay_scheduler_drop_service(c->scheduler, service->id);
+    assay_log(ASSAY_LOG_WARN, "service fell silent pid=%u precision=%s leases_returned=%zu", service->pid,
+              service->precision[0] ? service->precision : "-", leases);
+    assay_coordinator_changed(c);
+}
+
+static void tick(void *arg)
+{
+    struct assay_serve *serve = arg;
+    struct assay_coordinator *c = serve->coordinator;
+    int64_t now_ms = assay_now_ms();
+    pthread_mutex_lock(&c->lock);
+    assay_registry_tick(&c->registry, now_ms, fell_silent, c);
+    if (assay_scheduler_expire(c->scheduler, now_ms))
+        assay_log(ASSAY_LOG_WARN, "a lease ended without progress");
+    for (struct assay_job *job = c->jobs; job; job = job->next)
+        assay_job_note_progress(job);
+    pthread_mutex_unlock(&c->lock);
+    assay_serve_parked(serve);
+    assay_serve_watchers(serve);
+}
+
+static void copy_text(char *ret, size_t bytes, const char *text)
+{
+    snprintf(ret, bytes, "%s", text ? text : "");
+}
+
+static void register_service(struct assay_call *call, void *service)
+{
+    struct assay_coordinator *c = service;
+    const Assay__V1__RegisterRequest *request = assay_call_request(call);
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_service entry = {
+        .kind = (enum assay_service_kind)request->kind, .pid = request->pid, .threads = request->threads};
+    if (request->kind < ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE ||
+        request->kind > ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR) {
+        assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "unknown kind of service %d", (int)request->kind);
+        assay_call_fail(call, &err);
+        return;
+    }
+    copy_text(entry.endpoint, sizeof entry.endpoint, request->endpoint);
+    copy_text(entry.precision, sizeof entry.precision, request->precision);
+    copy_text(entry.numerics, sizeof entry.numerics, request->numerics_id);
+    copy_text(entry.host, sizeof entry.host, request->host);
+    copy_text(entry.device, sizeof entry.device, request->device);
+    do
+        randombytes_buf(&entry.id, sizeof entry.id);
+    while (entry.id == 0);
+    pthread_mutex_lock(&c->lock);
+    enum assay_status status = assay_registry_add(&c->registry, &entry, assay_now_ms(), &err);
+    assay_coordinator_changed(c);
+    pthread_mutex_unlock(&c->lock);
+    if (status != ASSAY_OK) {
+        assay_call_fail(call, &err);
+        return;
+    }
+    assay_log(ASSAY_LOG_INFO, "service registered kind=%d pid=%u precision=%s endpoint=%s", (int)entry.kind, entry.pid,
+              entry.precision[0] ? entry.precision : "-", entry.endpoint);
+    Assay__V1__RegisterReply reply = ASSAY__V1__REGISTER_REPLY__INIT;
+    reply.has_service_id = reply.has_heartbeat_ms = true;
+    reply.service_id = entry.id;
+    reply.heartbeat_ms = ASSAY_HEARTBEAT_MS;
+    assay_call_reply(call, &reply.base, NULL, 0);
+}
+
+static void heartbeat(struct assay_call *call, void *service)
+{
+    struct assay_coordinator *c = service;
+    const Assay__V1__HeartbeatRequest *request = assay_call_request(call);
+    struct assay_service_counters counters = {0};
+    if (request->counters) {
+        const Assay__V1__ServiceCounters *from = request->counters;
+        counters =
+            (struct assay_service_counters){from->chunks_run, from->tokens_run,    from->records_sent, from->compute_us,
+                                            from->rss_bytes,  from->models_loaded, from->cpu_ms};
+    }
+    pthread_mutex_lock(&c->lock);
+    bool known =
+        assay_registry_seen(&c->registry, request->service_id, request->counters ? &counters : NULL, assay_now_ms());
+    pthread_mutex_unlock(&c->lock);
+    Assay__V1__HeartbeatReply reply = ASSAY__V1__HEARTBEAT_REPLY__INIT;
+    reply.has_unknown = true;
+    reply.unknown = !known;
+    assay_call_reply(call, &reply.base, NULL, 0);
+}
+
+/* One service as a message; strings point into `entry`. */
+struct service_message {
+    Assay__V1__ServiceInfo info;
+    Assay__V1__RegisterRequest registration;
+    Assay__V1__ServiceCounters counters;
+    struct assay_service entry;
+};
+
+static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
+{
+    assay__v1__service_info__init(&m->info);
+    assay__v1__register_request__init(&m->registration);
+    assay__v1__service_counters__init(&m->counters);
+    m->registration.has_kind = m->registration.has_pid = m->registration.has_threads = true;
+    m->registration.kind = (Assay__V1__ServiceKind)m->entry.kind;
+    m->registration.pid = m->entry.pid;
+    m->registration.threads = m->entry.threads;
+    m->registration.endpoint = m->entry.endpoint;
+    m->registration.precision = m->entry.precision;
+    m->registration.numerics_id = m->entry.numerics;
+    m->registration.host = m->entry.host;
+    m->registration.device = m->entry.device;
+    const struct assay_service_counters *counters = &m->entry.counters;
+    m->counters.has_chunks_run = m->counters.has_tokens_run = m->counters.has_records_sent =
+        m->counters.has_compute_us = m->counters.has_rss_bytes = m->counters.has_models_loaded =
+            m->counters.has_cpu_ms = true;
+    m->counters.chunks_run = counters->chunks_run;
+    m->counters.tokens_run = counters->tokens_run;
+    m->counters.records_sent = counters->records_sent;
+    m->counters.compute_us = counters->compute_us;
+    m->counters.rss_bytes = counters->rss_bytes;
+    m->counters.models_loaded = counters->models_loaded;
+    m->counters.cpu_ms = counters->cpu_ms;
+    m->info.has_service_id = m->info.has_silent_ms = true;
+    m->info.service_id = m->entry.id;
+    m->info.silent_ms = (uint64_t)(now_ms - m->entry.seen_ms);
+    m->info.registration = &m->registration;
+    m->info.counters = &m->counters;
+    m->info.state = (char *)(uintptr_t)(m->entry.silent ? "silent" : leased ? "leased" : "ready");
+}
+
+static void list_services(struct assay_call *call, void *service)
+{
+    struct assay_coordinator *c = service;
+    pthread_mutex_lock(&c->lock);
+    size_t count = c->registry.count;
+    struct service_message *messages = calloc(ASSAY_MAX(count, 1), sizeof *messages);
+    Assay__V1__ServiceInfo **infos = calloc(ASSAY_MAX(count, 1), sizeof *infos);
+    for (size_t i = 0; messages && infos && i < count; i++) {
+        messages[i].entry = c->registry.at[i];
+        fill_service(&messages[i], assay_scheduler_has_lease(c->scheduler, messages[i].entry.id), assay_now_ms());
+        infos[i] = &messages[i].info;
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (messages && infos) {
+        Assay__V1__ListServicesReply reply = ASSAY__V1__LIST_SERVICES_REPLY__INIT;
+        reply.n_services = count;
+        reply.services = infos;
+        assay_call_reply(call, &reply.base, NULL, 0);
+    } else {
+        struct assay_err err;
+        assay_err_set(&err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu services", count);
+        assay_call_fail(call, &err);
+    }
+    free(messages);
+    free(infos);
+}
+
+const assay_method_fn assay_serve_coordinator_methods[] = {register_service,       heartbeat,
+                                                           list_services,          assay_serve_watch_demand,
+                                                           assay_serve_submit_job, assay_serve_watch_events,
+                                                           assay_serve_get_job,    assay_serve_list_jobs,
+                                                           assay_serve_cancel_job};
+_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 9, "one handler for each method of control.proto");
+
+enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err)
+{
+    struct assay_serve *serve = calloc(1, sizeof *serve);
+    if (!serve)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory");
+    serve->coordinator = coordinator;
+    assay_server_add(coordinator->server, &assay__v1__coordinator__descriptor, assay_serve_coordinator_methods,
+                     coordinator);
+    assay_server_add(coordinator->server, &assay__v1__work__descriptor, assay_serve_work_methods, coordinator);
+    serve->timer = assay_loop_timer(coordinator->loop, TICK_MS, TICK_MS, tick, serve);
+    pthread_mutex_lock(&coordinator->lock);
+    coordinator->serve = serve;
+    pthread_mutex_unlock(&coordinator->lock);
+    return ASSAY_OK;
+}
+
+void assay_serve_free(struct assay_serve *serve)
+{
+    if (!serve)
+        return;
+    while (serve->parked) {
+        struct assay_parked *next = serve->parked->next;
+        free(serve->parked);
+        serve->parked = next;
+    }
+    assay_serve_watchers_free(serve);
+    free(serve);
+}

@@ -1,0 +1,48 @@
+/* The loop thread's state: calls that wait for something. */
+#pragma once
+
+#include "services/coordinator/coordinator.h"
+
+/* A Lease call without work, until its time is over. */
+struct assay_parked {
+    struct assay_parked *next;
+    struct assay_call *call;
+    struct assay_serve *serve;
+    int64_t until_ms;
+};
+
+/* A WatchEvents or WatchDemand call. */
+struct assay_watcher {
+    struct assay_watcher *next;
+    struct assay_call *call;
+    struct assay_serve *serve;
+    struct assay_job *job;  /* NULL: demand */
+    uint64_t next_sequence; /* events */
+    char *sent;             /* demand: what was sent last, joined by spaces; NULL before */
+};
+
+struct assay_serve {
+    struct assay_coordinator *coordinator;
+    uint64_t timer;
+    struct assay_parked *parked;
+    struct assay_watcher *watchers;
+};
+
+extern const assay_method_fn assay_serve_work_methods[];
+extern const assay_method_fn assay_serve_coordinator_methods[];
+
+/* serve_work.c: tries parked leases again, ends those whose time is over. */
+void assay_serve_parked(struct assay_serve *serve);
+/* serve_watch.c */
+void assay_serve_watch_events(struct assay_call *call, void *service);
+void assay_serve_watch_demand(struct assay_call *call, void *service);
+void assay_serve_watchers(struct assay_serve *serve);
+void assay_serve_watchers_free(struct assay_serve *serve);
+/* serve_jobs.c */
+void assay_serve_submit_job(struct assay_call *call, void *service);
+void assay_serve_get_job(struct assay_call *call, void *service);
+void assay_serve_list_jobs(struct assay_call *call, void *service);
+void assay_serve_cancel_job(struct assay_call *call, void *service);
+/* Locked. NULL after answering the call with what is wrong with the id. */
+struct assay_job *assay_serve_find_job(struct assay_coordinator *coordinator, ProtobufCBinaryData id,
+                                       struct assay_err *err);

@@ -1,0 +1,342 @@
+#include "services/coordinator/driver.h"
+
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/log.h"
+#include "proto/metric.pb-c.h"
+#include "proto/record.pb-c.h"
+
+enum { METHOD_HAVE = 1, METHOD_SCORE = 0 };
+
+/* Keys in one Have call: 640 kB. */
+#define HAVE_KEYS_MAX 20000
+
+struct have {
+    uint8_t *bits; /* one byte a key of the plan */
+    char numerics[64];
+};
+
+static enum assay_status take_have(const Assay__V1__HaveRecordsReply *reply, size_t first, size_t count,
+                                   struct have *have, struct assay_err *err)
+{
+    if (reply->have.len != count)
+        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator answered for %zu of %zu chunks", reply->have.len,
+                             count);
+    const char *numerics = reply->numerics_id ? reply->numerics_id : "";
+    bool same = have->numerics[0] == '\0' || strcmp(have->numerics, numerics) == 0;
+    if (same && numerics[0])
+        strncpy(have->numerics, numerics, sizeof have->numerics - 1);
+    for (size_t i = 0; i < count; i++)
+        have->bits[first + i] = same && reply->have.data[i];
+    return ASSAY_OK;
+}
+
+/* Which records of a variant the evaluator has. */
+static enum assay_status ask_have(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
+                                  struct have *have, struct assay_err *err)
+{
+    enum { DEADLINE_MS = 30000 };
+    assay_auto(assay_free_ptr) ProtobufCBinaryData *keys = malloc(HAVE_KEYS_MAX * sizeof *keys);
+    if (!keys)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %d chunk keys", HAVE_KEYS_MAX);
+    enum assay_status status = ASSAY_OK;
+    for (size_t first = 0; first < plan->run_count && status == ASSAY_OK; first += HAVE_KEYS_MAX) {
+        size_t count = ASSAY_MIN(plan->run_count - first, (size_t)HAVE_KEYS_MAX);
+        for (size_t i = 0; i < count; i++)
+            keys[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, plan->run_keys[first + i].digest.bytes};
+        Assay__V1__HaveRecordsRequest request = ASSAY__V1__HAVE_RECORDS_REQUEST__INIT;
+        request.has_variant_id = true;
+        request.variant_id =
+            (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->variants[index].id.digest.bytes};
+        request.chunk_keys = keys;
+        request.n_chunk_keys = count;
+        struct assay_reply *reply = NULL;
+        const struct assay_call_options options = {.deadline_ms = DEADLINE_MS};
+        status = assay_call_unary(evaluator, &assay__v1__records__descriptor, METHOD_HAVE, &request.base, &options,
+                                  &reply, err);
+        if (status == ASSAY_OK)
+            status = take_have(assay_reply_message(reply), first, count, have, err);
+        assay_reply_free(reply);
+    }
+    return status;
+}
+
+/* Locked: the run's counts into its phase. */
+static void note_run(struct assay_job *job, size_t index)
+{
+    struct assay_job_run *run = &job->runs[index];
+    uint64_t cached = job->record->results[index]->chunks_cached;
+    assay_job_advance(job, run->phase, assay_run_done(run->run), cached, assay_run_total(run->run));
+    assay_coordinator_changed(job->coordinator);
+}
+
+static enum assay_status add_run(struct assay_job *job, size_t index, const struct have *have, struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    const struct assay_plan_variant *variant = &job->plan.variants[index];
+    struct assay_job_run *run = &job->runs[index];
+    enum assay_status status = ASSAY_OK;
+    pthread_mutex_lock(&c->lock);
+    if (run->run) {
+        assay_run_reconcile(run->run, have->bits);
+    } else {
+        status = assay_scheduler_add(c->scheduler, assay_scheme_name(variant->spec.scheme), &variant->id,
+                                     job->plan.run_keys, have->bits, job->plan.run_count, run, &run->run, err);
+        if (status == ASSAY_OK) {
+            assay_run_set_numerics(run->run, have->numerics);
+            job->record->results[index]->has_chunks_cached = true;
+            job->record->results[index]->chunks_cached = assay_run_done(run->run);
+        }
+    }
+    if (status == ASSAY_OK)
+        note_run(job, index);
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+static enum assay_status run_once(struct assay_job *job, size_t index, struct assay_err *err)
+{
+    char endpoint[256];
+    struct assay_client *evaluator = NULL;
+    struct have have = {.bits = calloc(job->plan.run_count, 1)};
+    enum assay_status status = ASSAY_OK;
+    if (!have.bits)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu chunks", job->plan.run_count);
+    if (status == ASSAY_OK)
+        status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
+    if (status == ASSAY_OK)
+        status = assay_client_new(job->coordinator->loop, endpoint, &evaluator, err);
+    if (status == ASSAY_OK)
+        status = ask_have(evaluator, &job->plan, index, &have, err);
+    if (status == ASSAY_OK)
+        status = add_run(job, index, &have, err);
+    assay_client_free(evaluator);
+    free(have.bits);
+    return status;
+}
+
+enum assay_status assay_step_run(struct assay_job *job, size_t index, struct assay_err *err)
+{
+    enum { PAUSE_MS = 500 };
+    for (;;) {
+        struct assay_err failure = ASSAY_ERR_INIT;
+        enum assay_status status = run_once(job, index, &failure);
+        if (status == ASSAY_OK || !assay_driver_retriable(status)) {
+            *err = failure;
+            return status;
+        }
+        assay_log(ASSAY_LOG_WARN, "the evaluator is asked again reason=\"%s\"", failure.text);
+        assay_driver_pause(job, PAUSE_MS);
+        if (assay_driver_must_stop(job))
+            return assay_err_set(err, ASSAY_CANCELLED, "the job was cancelled");
+    }
+}
+
+/* The request's arrays; the strings and bytes point into the plan. */
+struct score_request {
+    Assay__V1__ScoreRequest request;
+    Assay__V1__Tensor ids;
+    uint64_t ids_shape[1];
+    struct assay_variant_message *variants;
+    Assay__V1__Variant **variant_pointers;
+    ProtobufCBinaryData *keys;
+    uint32_t *tokens, *begins, *ends;
+};
+
+static void score_request_release(struct score_request *r)
+{
+    free(r->variants);
+    free(r->variant_pointers);
+    free(r->keys);
+    free(r->tokens);
+    free(r->begins);
+    free(r->ends);
+}
+
+static bool score_request_fill(const struct assay_job *job, struct score_request *r)
+{
+    const struct assay_plan *plan = &job->plan;
+    size_t n = plan->chunks.count;
+    *r = (struct score_request){.variants = calloc(plan->variants_count, sizeof *r->variants),
+                                .variant_pointers = calloc(plan->variants_count, sizeof *r->variant_pointers),
+                                .keys = calloc(n, sizeof *r->keys),
+                                .tokens = calloc(n, sizeof *r->tokens),
+                                .begins = calloc(n, sizeof *r->begins),
+                                .ends = calloc(n, sizeof *r->ends)};
+    assay__v1__score_request__init(&r->request);
+    if (!r->variants || !r->variant_pointers || !r->keys || !r->tokens || !r->begins || !r->ends)
+        return false;
+    for (size_t i = 0; i < plan->variants_count; i++) {
+        assay_variant_message_fill(plan, &plan->variants[i], &r->variants[i]);
+        r->variant_pointers[i] = &r->variants[i].variant;
+    }
+    size_t ids = 0;
+    for (size_t i = 0; i < n; i++) {
+        const struct assay_chunk *chunk = &plan->chunks.at[i];
+        r->keys[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)chunk->key.digest.bytes};
+        r->tokens[i] = chunk->tokens;
+        r->begins[i] = chunk->score_begin;
+        r->ends[i] = chunk->score_end;
+        ids += chunk->tokens;
+    }
+    assay__v1__tensor__init(&r->ids);
+    r->ids_shape[0] = ids;
+    r->ids.has_dtype = r->ids.has_attachment = true;
+    r->ids.dtype = ASSAY__V1__DTYPE__DTYPE_I32;
+    r->ids.n_shape = 1;
+    r->ids.shape = r->ids_shape;
+    r->request.has_job_id = true;
+    r->request.job_id = job->record->job_id;
+    r->request.reference = r->variant_pointers[0];
+    r->request.n_variants = plan->variants_count - 1;
+    r->request.variants = r->variant_pointers + 1;
+    r->request.protocol = (char *)(uintptr_t)plan->protocol->name;
+    r->request.n_chunk_keys = r->request.n_chunk_tokens = r->request.n_score_begin = r->request.n_score_end = n;
+    r->request.chunk_keys = r->keys;
+    r->request.chunk_tokens = r->tokens;
+    r->request.score_begin = r->begins;
+    r->request.score_end = r->ends;
+    r->request.ids = &r->ids;
+    return true;
+}
+
+/* Locked. Scores of the last message go into the record: the reference first. */
+static enum assay_status keep_scores(struct assay_job *job, const Assay__V1__ScoreReply *reply, struct assay_err *err)
+{
+    Assay__V1__Job *record = job->record;
+    if (reply->n_scores != record->n_results)
+        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator scored %zu of %zu variants", reply->n_scores,
+                             record->n_results);
+    for (size_t i = 0; i < reply->n_scores; i++) {
+        size_t bytes = assay__v1__variant_score__get_packed_size(reply->scores[i]);
+        assay_auto(assay_free_ptr) uint8_t *packed = malloc(ASSAY_MAX(bytes, 1));
+        if (!packed)
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the scores of a job");
+        assay__v1__variant_score__pack(reply->scores[i], packed);
+        if (record->results[i]->score)
+            assay__v1__variant_score__free_unpacked(record->results[i]->score, NULL);
+        record->results[i]->score = assay__v1__variant_score__unpack(NULL, bytes, packed);
+    }
+    record->has_score_us = true;
+    record->score_us = reply->compute_us;
+    return ASSAY_OK;
+}
+
+/* Locked: a failure of a worker that no retry mends, or a chunk that failed too often. */
+static enum assay_status check_runs(struct assay_job *job, struct assay_err *err)
+{
+    for (size_t i = 0; i < job->plan.variants_count; i++) {
+        const struct assay_job_run *run = &job->runs[i];
+        if (run->failure.status != ASSAY_OK)
+            return assay_err_set(err, run->failure.status, "%s", run->failure.text);
+        const char *reason = run->run ? assay_run_dead_reason(run->run) : NULL;
+        if (reason)
+            return assay_err_set(err, ASSAY_ABORTED, "%s", reason);
+    }
+    return ASSAY_OK;
+}
+
+/* One message of the stream. */
+static enum assay_status take_reply(struct assay_job *job, const Assay__V1__ScoreReply *reply, bool *scored,
+                                    struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    enum assay_status status = ASSAY_OK;
+    pthread_mutex_lock(&c->lock);
+    assay_job_advance(job, job->phases_count - 1, reply->chunks_done, reply->chunks_cached, reply->chunks_total);
+    if (reply->n_scores) {
+        status = keep_scores(job, reply, err);
+        *scored = status == ASSAY_OK;
+    }
+    assay_coordinator_changed(c);
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
+static enum assay_status reconcile_runs(struct assay_job *job, struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < job->plan.variants_count && status == ASSAY_OK; i++)
+        status = assay_step_run(job, i, err);
+    return status;
+}
+
+static enum assay_status follow(struct assay_job *job, struct assay_stream *stream, struct assay_err *err)
+{
+    bool scored = false;
+    for (;;) {
+        struct assay_reply *reply = NULL;
+        enum assay_status status = assay_stream_next(stream, 200, &reply, err);
+        if (status == ASSAY_DEADLINE_EXCEEDED && err->text[0] == '\0')
+            status = ASSAY_OK;
+        else if (status == ASSAY_OK && !reply)
+            return scored ? ASSAY_OK : assay_err_set(err, ASSAY_INTERNAL, "the evaluator ended without scores");
+        if (status == ASSAY_OK && reply) {
+            const Assay__V1__ScoreReply *message = assay_reply_message(reply);
+            status = take_reply(job, message, &scored, err);
+            if (status == ASSAY_OK && message->n_lost_chunk_keys)
+                status = reconcile_runs(job, err);
+        }
+        assay_reply_free(reply);
+        if (status == ASSAY_OK && assay_driver_must_stop(job))
+            status = assay_err_set(err, ASSAY_CANCELLED, "the job was cancelled");
+        if (status == ASSAY_OK && !scored) {
+            pthread_mutex_lock(&job->coordinator->lock);
+            status = check_runs(job, err);
+            pthread_mutex_unlock(&job->coordinator->lock);
+        }
+        if (status != ASSAY_OK)
+            return status;
+    }
+}
+
+static enum assay_status score_once(struct assay_job *job, struct assay_err *err)
+{
+    char endpoint[256];
+    struct assay_client *client = NULL;
+    struct assay_stream *stream = NULL;
+    struct score_request request;
+    enum assay_status status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (!score_request_fill(job, &request))
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a request of %zu chunks",
+                               job->plan.chunks.count);
+    if (status == ASSAY_OK)
+        status = assay_client_new(job->coordinator->loop, endpoint, &client, err);
+    if (status == ASSAY_OK) {
+        const struct assay_attachment ids = {.data = job->plan.chunks.ids,
+                                             .bytes = request.ids_shape[0] * sizeof(int32_t)};
+        const struct assay_call_options options = {.attachments = &ids, .attachments_count = 1};
+        status = assay_stream_open(client, &assay__v1__evaluator__descriptor, METHOD_SCORE, &request.request.base,
+                                   &options, 16, &stream, err);
+    }
+    if (status == ASSAY_OK)
+        status = follow(job, stream, err);
+    assay_stream_close(stream);
+    assay_client_free(client);
+    score_request_release(&request);
+    return status;
+}
+
+enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err)
+{
+    enum { PAUSE_MS = 500 };
+    for (;;) {
+        struct assay_err failure = ASSAY_ERR_INIT;
+        enum assay_status status = score_once(job, &failure);
+        if (status != ASSAY_UNAVAILABLE) {
+            *err = failure;
+            return status;
+        }
+        assay_log(ASSAY_LOG_WARN, "scoring is tried again reason=\"%s\"", failure.text);
+        assay_driver_pause(job, PAUSE_MS);
+        status = assay_driver_must_stop(job) ? assay_err_set(&failure, ASSAY_CANCELLED, "the job was cancelled")
+                                             : reconcile_runs(job, &failure);
+        if (status != ASSAY_OK) {
+            *err = failure;
+            return status;
+        }
+    }
+}
