@@ -389,7 +389,8 @@ static int visit_all(const struct assay_store *store, MDB_txn *txn, struct visit
     MDB_val key = {visit->prefix_bytes, (void *)visit->prefix}, stored;
     rc = mdb_cursor_get(cursor, &key, &stored, visit->prefix_bytes ? MDB_SET_RANGE : MDB_FIRST);
     while (rc == 0) {
-        if (key.mv_size < visit->prefix_bytes || memcmp(key.mv_data, visit->prefix, visit->prefix_bytes) != 0)
+        if (visit->prefix_bytes > 0 &&
+            (key.mv_size < visit->prefix_bytes || memcmp(key.mv_data, visit->prefix, visit->prefix_bytes) != 0))
             break;
         rc = visit_one(store, txn, visit, &key, &stored);
         if (rc == 0)
