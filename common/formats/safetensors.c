@@ -233,8 +233,10 @@ static enum assay_status read_header(struct assay_safetensors *file, const unsig
                              len);
     enum assay_status status =
         assay_json_parse((const char *)bytes + LENGTH_BYTES, (size_t)header_bytes, what, &file->header, err);
-    if (status != ASSAY_OK)
-        return assay_err_prefix(err, "safetensors header");
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "safetensors header");
+        return status;
+    }
     if (!cJSON_IsObject(file->header))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: the header is not a JSON object", what);
     struct source source = {what, bytes + LENGTH_BYTES + header_bytes, len - LENGTH_BYTES - header_bytes};

@@ -76,8 +76,10 @@ static enum assay_status build_header(const char *path, const struct assay_tenso
     assay_buf_str(header, "{\"__metadata__\":{\"format\":\"pt\"}");
     for (size_t i = 0; i < count; i++) {
         enum assay_status status = append_tensor(header, &tensors[i], &data_bytes, err);
-        if (status != ASSAY_OK)
-            return assay_err_prefix(err, "%s", path);
+        if (status != ASSAY_OK) {
+            assay_err_prefix(err, "%s", path);
+            return status;
+        }
     }
     assay_buf_str(header, "}");
     while (header->len % 8 && !header->failed)
@@ -93,8 +95,10 @@ static enum assay_status build_header(const char *path, const struct assay_tenso
     /* A name that is not UTF-8 or stands twice is found by the parser that will have to read it. */
     cJSON *parsed;
     status = assay_json_parse(header->data + 8, (size_t)header_bytes, path, &parsed, err);
-    if (status != ASSAY_OK)
-        return assay_err_prefix(err, "names of tensors");
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "names of tensors");
+        return status;
+    }
     cJSON_Delete(parsed);
     *ret_data_bytes = data_bytes;
     return ASSAY_OK;
