@@ -1,0 +1,177 @@
+/* What every method needs: the source's identity, its description, and the files that go along with the weights. */
+#include <errno.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "common/base/limits.h"
+#include "services/quantizer/method.h"
+
+#define INDEX_FILE "model.safetensors.index.json"
+
+static enum assay_status out_of_memory(const struct assay_making *making, struct assay_err *err)
+{
+    return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while making %s", making->job->wanted_dir);
+}
+
+/* A file digest that also notes which files decide the model. */
+static enum assay_status digest_and_note(void *arg, const char *path, struct assay_digest *ret, struct assay_err *err)
+{
+    struct assay_making *making = arg;
+    if (making->job->cancelled && making->job->cancelled(making->job->arg))
+        return assay_err_set(err, ASSAY_CANCELLED, "cancelled while %s was read", path);
+    const char *slash = strrchr(path, '/');
+    char *name = assay_arena_strdup(&making->manifest->arena, slash ? slash + 1 : path);
+    if (!name)
+        return out_of_memory(making, err);
+    if (making->source_files_count > ASSAY_MODEL_SHARDS_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s has more than %d weight files", making->job->model_dir,
+                             ASSAY_MODEL_SHARDS_MAX);
+    making->source_files[making->source_files_count++] = name;
+    return assay_digest_file(path, ret, err);
+}
+
+enum assay_status assay_making_verify(struct assay_making *making, struct assay_err *err)
+{
+    const struct assay_quantize_job *job = making->job;
+    struct assay_model_id found;
+    making->source_files_count = 0;
+    making->source_files =
+        assay_arena_alloc(&making->manifest->arena, (ASSAY_MODEL_SHARDS_MAX + 1) * sizeof *making->source_files);
+    if (!making->source_files)
+        return out_of_memory(making, err);
+    enum assay_status status = assay_checkpoint_id(job->model_dir, digest_and_note, making, &found, err);
+    if (status == ASSAY_OK && !assay_digest_equal(&found.digest, &job->model_id.digest)) {
+        char want[ASSAY_DIGEST_HEX], have[ASSAY_DIGEST_HEX];
+        status = assay_err_set(err, ASSAY_FAILED_PRECONDITION,
+                               "the checkpoint %s has changed: found digest %.16s..., wanted %.16s...", job->model_dir,
+                               assay_digest_hex(&found.digest, have), assay_digest_hex(&job->model_id.digest, want));
+    }
+    return status;
+}
+
+/* dtype, shape and bytes. */
+static struct assay_digest tensor_digest(const struct assay_tensor *tensor)
+{
+    struct assay_hash hash;
+    assay_hash_init(&hash, "assay.head.v1");
+    assay_hash_str(&hash, assay_dtype_name(tensor->dtype));
+    assay_hash_u64(&hash, tensor->rank);
+    for (size_t i = 0; i < tensor->rank; i++)
+        assay_hash_u64(&hash, tensor->shape[i]);
+    assay_hash_bytes(&hash, tensor->data, tensor->bytes);
+    return assay_hash_final(&hash);
+}
+
+static bool is_floating(enum assay_dtype dtype)
+{
+    return dtype == ASSAY_F32 || dtype == ASSAY_F16 || dtype == ASSAY_BF16 || dtype == ASSAY_F64;
+}
+
+enum assay_status assay_making_describe(struct assay_making *making, struct assay_err *err)
+{
+    const struct assay_checkpoint *source = making->source;
+    struct assay_manifest *manifest = making->manifest;
+    bool says_tied =
+        cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(assay_checkpoint_config(source), "tie_word_embeddings"));
+    const struct assay_tensor *embedding = assay_checkpoint_find(source, "model.embed_tokens.weight");
+    const struct assay_tensor *own = assay_checkpoint_find(source, "lm_head.weight");
+    manifest->head.tied = embedding && (says_tied || !own);
+    const struct assay_tensor *head = manifest->head.tied ? embedding : own;
+    if (!head || head->rank != 2)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "%s has no output head: looked for a matrix lm_head.weight or model.embed_tokens.weight",
+                             making->job->model_dir);
+    manifest->head.digest = tensor_digest(head);
+    manifest->head.vocab = head->shape[0];
+    for (size_t i = 0; i < assay_checkpoint_count(source); i++) {
+        const struct assay_tensor *tensor = assay_checkpoint_at(source, i);
+        bool is_copy = manifest->head.tied && tensor == own;
+        manifest->source_bytes += tensor->bytes;
+        manifest->parameters += is_floating(tensor->dtype) && !is_copy ? assay_tensor_elements(tensor) : 0;
+    }
+    return ASSAY_OK;
+}
+
+enum assay_status assay_making_add_file(struct assay_making *making, const char *name, bool linked,
+                                        struct assay_err *err)
+{
+    struct assay_manifest *manifest = making->manifest;
+    enum { FILES_MAX = ASSAY_MODEL_SHARDS_MAX + 32 };
+    if (!manifest->files)
+        manifest->files = assay_arena_alloc(&manifest->arena, FILES_MAX * sizeof *manifest->files);
+    char *copy = assay_arena_strdup(&manifest->arena, name);
+    if (!manifest->files || !copy || manifest->files_count == FILES_MAX)
+        return out_of_memory(making, err);
+    manifest->files[manifest->files_count++] = (struct assay_artifact_file){.name = copy, .linked = linked};
+    return ASSAY_OK;
+}
+
+enum assay_status assay_making_link(struct assay_making *making, const char *name, struct assay_err *err)
+{
+    char from[ASSAY_PATH_MAX], to[ASSAY_PATH_MAX];
+    enum assay_status status = assay_path_join(from, making->dir, name, err);
+    if (status == ASSAY_OK)
+        status = assay_path_join(to, making->job->model_dir, name, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (symlink(to, from) != 0)
+        return assay_err_errno(err, errno, "cannot link %s to %s", from, to);
+    return assay_making_add_file(making, name, true, err);
+}
+
+static enum assay_status copy_file(struct assay_making *making, const char *name, struct assay_err *err)
+{
+    char from[ASSAY_PATH_MAX], to[ASSAY_PATH_MAX];
+    assay_auto(assay_free_ptr) char *bytes = NULL;
+    size_t len = 0;
+    enum assay_status status = assay_path_join(from, making->job->model_dir, name, err);
+    if (status == ASSAY_OK)
+        status = assay_path_join(to, making->dir, name, err);
+    if (status == ASSAY_OK)
+        status = assay_file_read(from, ASSAY_TOKENIZER_FILE_BYTES_MAX, &bytes, &len, err);
+    if (status == ASSAY_OK)
+        status = assay_file_write(to, bytes, len, err);
+    return status == ASSAY_OK ? assay_making_add_file(making, name, false, err) : status;
+}
+
+static bool has_file(const char *dir, const char *name)
+{
+    char path[ASSAY_PATH_MAX];
+    struct stat st;
+    return assay_path_join(path, dir, name, NULL) == ASSAY_OK && stat(path, &st) == 0 && S_ISREG(st.st_mode);
+}
+
+enum assay_status assay_making_add_companions(struct assay_making *making, bool linked, struct assay_err *err)
+{
+    static const char *const companions[] = {
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "tokenizer.model",
+        "special_tokens_map.json",
+        "added_tokens.json",
+        "vocab.json",
+        "merges.txt",
+        "chat_template.jinja",
+        "generation_config.json",
+    };
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < ASSAY_COUNT(companions) && status == ASSAY_OK; i++)
+        if (has_file(making->job->model_dir, companions[i]))
+            status = linked ? assay_making_link(making, companions[i], err) : copy_file(making, companions[i], err);
+    /* Weights in shards are found through their index; a link to it serves whoever is linked to the shards. */
+    bool is_sharded = making->source_files_count > 1 && strcmp(making->source_files[1], "model.safetensors") != 0;
+    if (status == ASSAY_OK && linked && is_sharded)
+        status = assay_making_link(making, INDEX_FILE, err);
+    return status;
+}
+
+enum assay_status assay_making_step(const struct assay_making *making, size_t done, size_t total, struct assay_err *err)
+{
+    const struct assay_quantize_job *job = making->job;
+    if (job->cancelled && job->cancelled(job->arg))
+        return assay_err_set(err, ASSAY_CANCELLED, "cancelled after %zu of %zu tensors", done, total);
+    if (job->progress)
+        job->progress(job->arg, done, total);
+    return ASSAY_OK;
+}

@@ -1,0 +1,3 @@
+assay_test(test_quantizer TIER quick SOURCES test_quantizer.c USES assay_quantizer_core)
+# The disk is made to fill up where the code under test writes.
+target_link_options(test_quantizer PRIVATE -Wl,--wrap=write)
