@@ -47,13 +47,31 @@ static double beta_fraction(double a, double b, double x)
     return fraction;
 }
 
+/* ln gamma(x) less Stirling's (x - 1/2) ln x - x + ln(2 pi) / 2, for x >= 20. Source: DLMF 5.11.1. */
+static double stirling_rest(double x)
+{
+    double y = 1.0 / (x * x);
+    return (1.0 / 12 - (1.0 / 360 - (1.0 / 1260 - y / 1680) * y) * y) / x;
+}
+
+/* ln gamma(a + b) - ln gamma(a), a > 0, b > 0; without cancellation where a is large. */
+static double log_gamma_step(double a, double b)
+{
+    int sign;
+    if (a < 20.0)
+        return lgamma_r(a + b, &sign) - lgamma_r(a, &sign);
+    return (a - 0.5) * log1p(b / a) + b * log(a + b) - b + (stirling_rest(a + b) - stirling_rest(a));
+}
+
 /* I_x(a, b) from x and 1 - x, both given so that neither is rounded. */
 static double beta_inc_both(double a, double b, double x, double x_rest)
 {
     if (x == 0.0 || x_rest == 0.0)
         return x == 0.0 ? 0.0 : 1.0;
     int sign;
-    double log_front = lgamma_r(a + b, &sign) - lgamma_r(a, &sign) - lgamma_r(b, &sign) + a * log(x) + b * log(x_rest);
+    double large = a > b ? a : b, small = a > b ? b : a;
+    double log_x = x > 0.5 ? log1p(-x_rest) : log(x), log_rest = x_rest > 0.5 ? log1p(-x) : log(x_rest);
+    double log_front = log_gamma_step(large, small) - lgamma_r(small, &sign) + a * log_x + b * log_rest;
     if (x < (a + 1.0) / (a + b + 2.0))
         return exp(log_front) * beta_fraction(a, b, x) / a;
     return 1.0 - exp(log_front) * beta_fraction(b, a, x_rest) / b;
