@@ -1,3 +1,6 @@
 assay_test(test_json TIER quick SOURCES test_json.c USES assay_formats)
 assay_test(test_safetensors TIER quick SOURCES test_safetensors.c USES assay_formats)
 assay_test(test_checkpoint TIER quick SOURCES test_checkpoint.c USES assay_formats)
+assay_test(test_quant TIER quick SOURCES test_quant.c USES assay_quant)
+assay_test(test_tokenizer TIER quick SOURCES test_tokenizer.c USES assay_tokenizer)
+assay_test(test_chunks TIER quick SOURCES test_chunks.c USES assay_corpus)
