@@ -51,6 +51,11 @@ enum assay_status assay_model_forward(const struct assay_model *model, struct as
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;
 
+/* Products on this model's shapes give the same bits for a row whether 1, 2, 7, 16 or 256 rows are multiplied: checked with
+ * pseudo-random rows, for workers to call once at start. INTERNAL names the shape that does not hold it. */
+enum assay_status assay_model_check_rows(const struct assay_model *model, struct assay_pool *pool,
+                                         struct assay_err *err) ASSAY_MUST_USE;
+
 /* Names what decides the bits of this engine, for records: "assay-f32-1". Static. */
 const char *assay_numerics_id(void);
 

@@ -1,0 +1,186 @@
+/* Attention by blocks of queries: the scores of one block against all keys before it, a softmax by row, and the sum of
+ * the values, both products by the tiles of gemm. Keys and values are packed once a sequence and key-value head. */
+#include <string.h>
+
+#include "common/kernels/kernels.h"
+
+/* Queries in a block, counted from the beginning of the sequence: whole tiles on every path. */
+#define QUERIES 48
+/* Keys whose values are summed in one go, so that they stay in the cache for all tiles of the block. */
+#define KEYS 256
+
+struct attention {
+    const struct assay_kernels *kernels;
+    const struct assay_attention_shape *shape;
+    const struct assay_attention_span *spans;
+    size_t count;
+    const float *q, *k, *v;
+    float *out;
+    float *packed;       /* keys and values of all sequences */
+    float *scratch;      /* of all threads */
+    size_t scratch_each; /* floats */
+    size_t blocks;       /* of queries, in all sequences */
+};
+
+static size_t round_up(size_t n, size_t step)
+{
+    return (n + step - 1) / step * step;
+}
+
+/* Floats of one key-value head's packed keys, and of its values. */
+static size_t keys_floats(const struct assay_attention_shape *shape, size_t tokens)
+{
+    return round_up(tokens, ASSAY_PANEL) * shape->head_dim;
+}
+
+static size_t values_floats(const struct assay_attention_shape *shape, size_t tokens)
+{
+    return round_up(shape->head_dim, ASSAY_PANEL) * tokens;
+}
+
+/* Packed queries, scores, packed probabilities, sums. */
+static size_t scratch_floats(const struct assay_attention_shape *shape, size_t tokens_max)
+{
+    size_t keys = round_up(tokens_max, ASSAY_PANEL);
+    return QUERIES * (shape->head_dim + 2 * keys + round_up(shape->head_dim, ASSAY_PANEL));
+}
+
+static size_t tokens_largest(const struct assay_attention_span *spans, size_t count)
+{
+    size_t largest = 0;
+    for (size_t i = 0; i < count; i++)
+        largest = ASSAY_MAX(largest, spans[i].tokens);
+    return largest;
+}
+
+static size_t packed_floats(const struct assay_attention_shape *shape, const struct assay_attention_span *spans,
+                            size_t count)
+{
+    size_t floats = 0;
+    for (size_t i = 0; i < count; i++)
+        floats += shape->kv_heads * (keys_floats(shape, spans[i].tokens) + values_floats(shape, spans[i].tokens));
+    return floats;
+}
+
+size_t assay_attention_workspace(const struct assay_attention_shape *shape, const struct assay_attention_span *spans,
+                                 size_t count, size_t threads)
+{
+    /* A bound from above, with room for the rounding, that tells whether the exact sizes can overflow. */
+    size_t width = shape->kv_heads * 2 * (shape->head_dim + ASSAY_PANEL), total = 0, bound;
+    for (size_t i = 0; i < count; i++)
+        if (__builtin_add_overflow(total, spans[i].tokens + ASSAY_PANEL, &total))
+            return 0;
+    if (__builtin_mul_overflow(total, width, &bound) ||
+        __builtin_mul_overflow(total + shape->head_dim + ASSAY_PANEL, 4 * QUERIES * threads, &total) ||
+        __builtin_add_overflow(bound, total, &bound))
+        return 0;
+    return packed_floats(shape, spans, count) + threads * scratch_floats(shape, tokens_largest(spans, count));
+}
+
+/* Keys as panels of 32 (head_dim x 32 each), values as panels of 32 of the head's dimensions (tokens x 32 each). */
+static void pack_head(const struct attention *t, const struct assay_attention_span *span, size_t head, float *keys,
+                      float *values)
+{
+    size_t dim = t->shape->head_dim, stride = t->shape->kv_heads * dim, tokens = span->tokens;
+    const float *k = t->k + span->first * stride + head * dim, *v = t->v + span->first * stride + head * dim;
+    for (size_t first = 0; first < tokens; first += ASSAY_PANEL)
+        assay_tiles_pack(ASSAY_PANEL, ASSAY_MIN(tokens - first, (size_t)ASSAY_PANEL), dim, k + first * stride, stride,
+                         keys + first * dim);
+    for (size_t first = 0; first < dim; first += ASSAY_PANEL) {
+        size_t columns = ASSAY_MIN(dim - first, (size_t)ASSAY_PANEL);
+        for (size_t i = 0; i < tokens; i++) {
+            float *to = values + first * tokens + i * ASSAY_PANEL;
+            memcpy(to, v + i * stride + first, columns * sizeof *to);
+            memset(to + columns, 0, (ASSAY_PANEL - columns) * sizeof *to);
+        }
+    }
+}
+
+/* Packed keys of a sequence's key-value head; its values follow. */
+static float *packed_at(const struct attention *t, size_t sequence, size_t head)
+{
+    const struct assay_attention_span *span = &t->spans[sequence];
+    size_t each = keys_floats(t->shape, span->tokens) + values_floats(t->shape, span->tokens);
+    return t->packed + packed_floats(t->shape, t->spans, sequence) + head * each;
+}
+
+static void pack_piece(void *arg, size_t index, size_t thread)
+{
+    (void)thread;
+    const struct attention *t = arg;
+    size_t sequence = index / t->shape->kv_heads, head = index % t->shape->kv_heads;
+    float *keys = packed_at(t, sequence, head);
+    pack_head(t, &t->spans[sequence], head, keys, keys + keys_floats(t->shape, t->spans[sequence].tokens));
+}
+
+/* out[rows, dim] = probabilities . values over `keys` keys; tiles of probabilities come from `tiles`. */
+static void sum_values(const struct attention *t, size_t rows, size_t keys, size_t tokens, const float *tiles,
+                       const float *values, float *sums)
+{
+    size_t tile_rows = t->kernels->gemm->tile_rows, width = round_up(t->shape->head_dim, ASSAY_PANEL);
+    for (size_t begin = 0; begin < keys; begin += KEYS) {
+        size_t depth = ASSAY_MIN(keys - begin, (size_t)KEYS);
+        for (size_t column = 0; column < width; column += ASSAY_PANEL)
+            for (size_t r = 0; r < rows; r += tile_rows)
+                t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), depth, tiles + r * keys + begin * tile_rows,
+                                       values + column * tokens + begin * ASSAY_PANEL, sums + r * width + column, width,
+                                       begin > 0);
+    }
+}
+
+static void attend_block(const struct attention *t, size_t sequence, size_t head, size_t begin, float *scratch)
+{
+    const struct assay_attention_shape *shape = t->shape;
+    const struct assay_attention_span *span = &t->spans[sequence];
+    size_t dim = shape->head_dim, stride = shape->heads * dim, tile_rows = t->kernels->gemm->tile_rows;
+    size_t rows = ASSAY_MIN(span->tokens - begin, (size_t)QUERIES), keys = begin + rows;
+    size_t columns = round_up(keys, ASSAY_PANEL), width = round_up(dim, ASSAY_PANEL);
+    float *queries = scratch, *scores = queries + QUERIES * dim, *tiles = scores + QUERIES * columns;
+    float *sums = tiles + QUERIES * columns;
+    const float *packed_keys = packed_at(t, sequence, head / (shape->heads / shape->kv_heads));
+    const float *packed_values = packed_keys + keys_floats(shape, span->tokens);
+    size_t at = (span->first + begin) * stride + head * dim;
+    assay_tiles_pack(tile_rows, rows, dim, t->q + at, stride, queries);
+    for (size_t column = 0; column < columns; column += ASSAY_PANEL)
+        for (size_t r = 0; r < rows; r += tile_rows)
+            t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim, packed_keys + column * dim,
+                                   scores + r * columns + column, columns, false);
+    for (size_t r = 0; r < rows; r++)
+        t->kernels->vector->softmax(begin + r + 1, keys, shape->scale, scores + r * columns);
+    assay_tiles_pack(tile_rows, rows, keys, scores, columns, tiles);
+    sum_values(t, rows, keys, span->tokens, tiles, packed_values, sums);
+    /* Adding 0 turns -0 into 0: keys behind a row, which add 0 times their value, then leave no trace. */
+    for (size_t r = 0; r < rows; r++)
+        for (size_t i = 0; i < dim; i++)
+            t->out[at + r * stride + i] = sums[r * width + i] + 0.0f;
+}
+
+static void attend_piece(void *arg, size_t index, size_t thread)
+{
+    const struct attention *t = arg;
+    size_t head = index % t->shape->heads, block = index / t->shape->heads, sequence = 0;
+    for (;; sequence++) {
+        size_t here = (t->spans[sequence].tokens + QUERIES - 1) / QUERIES;
+        if (block < here) {
+            block = here - 1 - block; /* the longest first */
+            break;
+        }
+        block -= here;
+    }
+    attend_block(t, sequence, head, block * QUERIES, t->scratch + thread * t->scratch_each);
+}
+
+void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
+                     const struct assay_attention_shape *shape, const struct assay_attention_span *spans, size_t count,
+                     const float *q, const float *k, const float *v, float *out, float *workspace)
+{
+    struct attention t = {.kernels = kernels, .shape = shape, .spans = spans, .count = count, .q = q, .k = k, .v = v};
+    t.out = out;
+    t.packed = workspace;
+    t.scratch = workspace + packed_floats(shape, spans, count);
+    t.scratch_each = scratch_floats(shape, tokens_largest(spans, count));
+    for (size_t i = 0; i < count; i++)
+        t.blocks += (spans[i].tokens + QUERIES - 1) / QUERIES;
+    assay_pool_run(pool, count * shape->kv_heads, pack_piece, &t);
+    assay_pool_run(pool, t.blocks * shape->heads, attend_piece, &t);
+}

@@ -1,0 +1,44 @@
+#include "common/kernels/paths.h"
+
+#ifdef ASSAY_KERNELS_X86
+
+#include <cpuid.h>
+
+#define CPUID1_ECX_FMA (1u << 12)
+#define CPUID1_ECX_OSXSAVE (1u << 27)
+#define CPUID1_ECX_AVX (1u << 28)
+#define CPUID1_ECX_F16C (1u << 29)
+#define CPUID7_EBX_AVX2 (1u << 5)
+#define CPUID7_EBX_AVX512F (1u << 16)
+#define XCR0_YMM 0x06u /* SSE and AVX state */
+#define XCR0_ZMM 0xe6u /* and opmask, upper halves, upper registers */
+
+static uint32_t xcr0(void)
+{
+    uint32_t low, high;
+    __asm__ volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+    return low;
+}
+
+enum assay_cpu_level assay_cpu_level_detect(void)
+{
+    uint32_t eax, ebx, ecx, edx;
+    uint32_t wanted = CPUID1_ECX_FMA | CPUID1_ECX_OSXSAVE | CPUID1_ECX_AVX | CPUID1_ECX_F16C;
+    if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & wanted) != wanted)
+        return ASSAY_CPU_SCALAR;
+    uint32_t saved = xcr0();
+    if (!__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx) || !(ebx & CPUID7_EBX_AVX2) || (saved & XCR0_YMM) != XCR0_YMM)
+        return ASSAY_CPU_SCALAR;
+    if (!(ebx & CPUID7_EBX_AVX512F) || (saved & XCR0_ZMM) != XCR0_ZMM)
+        return ASSAY_CPU_AVX2;
+    return ASSAY_CPU_AVX512;
+}
+
+#else
+
+enum assay_cpu_level assay_cpu_level_detect(void)
+{
+    return ASSAY_CPU_SCALAR;
+}
+
+#endif

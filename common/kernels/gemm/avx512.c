@@ -1,0 +1,7 @@
+#define ASSAY_LANES_AVX512
+#define TILE_ROWS 12
+#define TILE_LANES 2
+#include "common/kernels/gemm/body.h"
+#include "common/kernels/paths.h"
+
+const struct assay_gemm_ops assay_gemm_ops__avx512 = GEMM_OPS;

@@ -1,0 +1,170 @@
+/* Products by blocks: a block of rows of A is packed into tiles for DEPTH values of k, and every panel of W, unpacked
+ * to f32 where it is stored smaller, serves all those tiles. C carries the chain of sums from one block of k to the
+ * next. */
+#include <string.h>
+
+#include "common/kernels/kernels.h"
+
+/* Values of k at a time: a panel of them (64 KB) and the block of A (up to 384 KB) stay in a core's L2. */
+#define DEPTH 512
+/* Rows of A at a time: unpacking a panel costs about 2 / ROWS of multiplying with it. */
+#define ROWS 192
+/* Panels of one piece of work when there are plenty: packing A costs about 0.2 / PANELS of the products. */
+#define PANELS_MAX 64
+
+struct product {
+    const struct assay_gemm_ops *ops;
+    const struct assay_panels *w;
+    size_t m, lda, ldc;
+    const float *a, *bias;
+    float *c;
+    size_t rows;   /* of a piece */
+    size_t panels; /* of a piece */
+    size_t groups; /* pieces side by side */
+};
+
+/* Four rows by four columns at a time; a compiler makes vector shuffles of it. */
+static void pack_four(const float *a, size_t lda, size_t k, float *dst, size_t tile_rows)
+{
+    typedef float four __attribute__((vector_size(16)));
+    typedef int index __attribute__((vector_size(16)));
+    size_t kk = 0;
+    for (; kk + 4 <= k; kk += 4) {
+        four x[4];
+        for (size_t r = 0; r < 4; r++)
+            memcpy(&x[r], a + r * lda + kk, sizeof x[r]);
+        four low01 = __builtin_shuffle(x[0], x[1], (index){0, 4, 1, 5});
+        four low23 = __builtin_shuffle(x[2], x[3], (index){0, 4, 1, 5});
+        four high01 = __builtin_shuffle(x[0], x[1], (index){2, 6, 3, 7});
+        four high23 = __builtin_shuffle(x[2], x[3], (index){2, 6, 3, 7});
+        four column[4] = {__builtin_shuffle(low01, low23, (index){0, 1, 4, 5}),
+                          __builtin_shuffle(low01, low23, (index){2, 3, 6, 7}),
+                          __builtin_shuffle(high01, high23, (index){0, 1, 4, 5}),
+                          __builtin_shuffle(high01, high23, (index){2, 3, 6, 7})};
+        for (size_t i = 0; i < 4; i++)
+            memcpy(dst + (kk + i) * tile_rows, &column[i], sizeof column[i]);
+    }
+    for (; kk < k; kk++)
+        for (size_t r = 0; r < 4; r++)
+            dst[kk * tile_rows + r] = a[r * lda + kk];
+}
+
+void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, size_t lda, float *dst)
+{
+    for (size_t first = 0; first < rows; first += tile_rows, dst += tile_rows * k) {
+        size_t here = ASSAY_MIN(rows - first, tile_rows), r = 0;
+        for (; r + 4 <= here; r += 4)
+            pack_four(a + (first + r) * lda, lda, k, dst + r, tile_rows);
+        for (; r < here; r++)
+            for (size_t kk = 0; kk < k; kk++)
+                dst[kk * tile_rows + r] = a[(first + r) * lda + kk];
+        for (; r < tile_rows; r++)
+            for (size_t kk = 0; kk < k; kk++)
+                dst[kk * tile_rows + r] = 0.0f;
+    }
+}
+
+/* `depth` values of k, from `begin`, of one panel as f32: in place when it is stored so, else in scratch. */
+static const float *panel_f32(const struct product *p, size_t panel, size_t begin, size_t depth, float *scratch)
+{
+    size_t at = (panel * p->w->k + begin) * ASSAY_PANEL;
+    switch (p->w->dtype) {
+    case ASSAY_F32:
+        return (const float *)p->w->data + at;
+    case ASSAY_BF16:
+        p->ops->unpack_bf16(depth, (const uint16_t *)p->w->data + at, scratch);
+        return scratch;
+    case ASSAY_F16:
+        p->ops->unpack_f16(depth, (const uint16_t *)p->w->data + at, scratch);
+        return scratch;
+    case ASSAY_I8:
+        p->ops->unpack_i8(depth, (const int8_t *)p->w->data + at, p->w->scales + panel * ASSAY_PANEL, scratch);
+        return scratch;
+    default:
+        ASSAY_BUG("panels of a dtype that is never packed");
+    }
+}
+
+/* A tile whose panel is not full goes through a buffer, so that nothing is written beyond the row. */
+static void tile_narrow(const struct product *p, size_t rows, size_t columns, size_t depth, const float *a,
+                        const float *b, float *c, bool go_on)
+{
+    _Alignas(64) float full[ASSAY_TILE_ROWS_MAX * ASSAY_PANEL] = {0};
+    for (size_t r = 0; go_on && r < rows; r++)
+        memcpy(full + r * ASSAY_PANEL, c + r * p->ldc, columns * sizeof *c);
+    p->ops->tile(rows, depth, a, b, full, ASSAY_PANEL, go_on);
+    for (size_t r = 0; r < rows; r++)
+        memcpy(c + r * p->ldc, full + r * ASSAY_PANEL, columns * sizeof *c);
+}
+
+static void prefetch_rows(const float *c, size_t rows, size_t ldc)
+{
+    for (size_t r = 0; r < rows; r++) {
+        __builtin_prefetch(c + r * ldc, 1);
+        __builtin_prefetch(c + r * ldc + ASSAY_PANEL / 2, 1);
+    }
+}
+
+/* All tiles of a block with one panel. */
+static void multiply_panel(const struct product *p, size_t first, size_t rows, size_t panel, size_t depth,
+                           const float *tiles, const float *b, bool go_on)
+{
+    size_t tile_rows = p->ops->tile_rows, column = panel * ASSAY_PANEL;
+    size_t columns = ASSAY_MIN(p->w->n - column, (size_t)ASSAY_PANEL);
+    for (size_t r = 0; r < rows; r += tile_rows) {
+        float *c = p->c + (first + r) * p->ldc + column;
+        const float *a = tiles + r * depth;
+        size_t here = ASSAY_MIN(rows - r, tile_rows);
+        if (columns < ASSAY_PANEL) {
+            tile_narrow(p, here, columns, depth, a, b, c, go_on);
+            continue;
+        }
+        if (r + here < rows)
+            prefetch_rows(c + here * p->ldc, ASSAY_MIN(rows - r - here, tile_rows), p->ldc);
+        p->ops->tile(here, depth, a, b, c, p->ldc, go_on);
+    }
+}
+
+static void add_bias(const struct product *p, size_t first, size_t rows, size_t column_begin, size_t column_end)
+{
+    for (size_t r = first; r < first + rows; r++)
+        for (size_t j = column_begin; j < column_end; j++)
+            p->c[r * p->ldc + j] += p->bias[j];
+}
+
+static void multiply_piece(void *arg, size_t index, size_t thread)
+{
+    (void)thread;
+    const struct product *p = arg;
+    _Alignas(64) float tiles[(ROWS + ASSAY_TILE_ROWS_MAX) * DEPTH];
+    _Alignas(64) float scratch[DEPTH * ASSAY_PANEL];
+    size_t first = index / p->groups * p->rows, rows = ASSAY_MIN(p->m - first, p->rows);
+    size_t panels = (p->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    size_t panel_begin = index % p->groups * p->panels, panel_end = ASSAY_MIN(panel_begin + p->panels, panels);
+    for (size_t begin = 0; begin < p->w->k; begin += DEPTH) {
+        size_t depth = ASSAY_MIN(p->w->k - begin, (size_t)DEPTH);
+        assay_tiles_pack(p->ops->tile_rows, rows, depth, p->a + first * p->lda + begin, p->lda, tiles);
+        for (size_t panel = panel_begin; panel < panel_end; panel++)
+            multiply_panel(p, first, rows, panel, depth, tiles, panel_f32(p, panel, begin, depth, scratch), begin > 0);
+    }
+    if (p->bias)
+        add_bias(p, first, rows, panel_begin * ASSAY_PANEL, ASSAY_MIN(panel_end * ASSAY_PANEL, p->w->n));
+}
+
+void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+{
+    if (m == 0 || w->n == 0)
+        return;
+    size_t threads = assay_pool_threads(pool), panels = (w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    struct product p = {.ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
+    p.rows = ROWS / p.ops->tile_rows * p.ops->tile_rows;
+    size_t blocks = (m + p.rows - 1) / p.rows;
+    /* Even blocks, so that the last one is not a sliver. */
+    p.rows = ((m + blocks - 1) / blocks + p.ops->tile_rows - 1) / p.ops->tile_rows * p.ops->tile_rows;
+    blocks = (m + p.rows - 1) / p.rows;
+    size_t wanted = threads > 1 ? (4 * threads + blocks - 1) / blocks : 1;
+    p.panels = ASSAY_MIN(ASSAY_MAX((panels + wanted - 1) / wanted, (size_t)1), (size_t)PANELS_MAX);
+    p.groups = (panels + p.panels - 1) / p.panels;
+    assay_pool_run(pool, blocks * p.groups, multiply_piece, &p);
+}

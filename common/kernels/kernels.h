@@ -1,0 +1,106 @@
+/* Kernels: the numbers of the engine. Each family has a portable path and faster ones; all give the same bits, because
+ * every element is computed by the same sequence of correctly rounded operations (docs/NUMERICS.md). Arrays are f32,
+ * row-major, aligned to 4 bytes; nothing outside the stated elements is read or written; inputs and outputs do not
+ * overlap unless said. Nothing here can fail unless it returns a status. Any thread. */
+#pragma once
+
+#include "common/base/dtype.h"
+#include "common/base/pool.h"
+
+/* Rows of W in one panel. */
+#define ASSAY_PANEL 32
+/* Most rows that one tile has on any path. */
+#define ASSAY_TILE_ROWS_MAX 16
+
+/* exp: largest relative error where the result is a normal float. */
+#define ASSAY_EXP_REL 1.2e-7
+
+struct assay_gemm_ops {
+    size_t tile_rows; /* at most ASSAY_TILE_ROWS_MAX */
+    /* c[r][j] = start + sum over kk of a[kk * tile_rows + r] * b[kk * 32 + j], one chain of fused multiply-adds in
+     * order of kk, for r < rows <= tile_rows and j < 32; start is c[r][j] when `go_on`, else 0. Row r of c begins at c
+     * + r * ldc. */
+    void (*tile)(size_t rows, size_t k, const float *a, const float *b, float *c, size_t ldc, bool go_on);
+    /* k x 32 elements to f32. Exact; i8 becomes (float)q * scales[j], rounded once. */
+    void (*unpack_bf16)(size_t k, const uint16_t *src, float *dst);
+    void (*unpack_f16)(size_t k, const uint16_t *src, float *dst);
+    void (*unpack_i8)(size_t k, const int8_t *src, const float *scales, float *dst);
+};
+
+/* One row each, n >= 1. Sums run over 16 lanes (element i in lane i % 16), then lane i + lane i + 8, + 4, + 2, + 1. */
+struct assay_vector_ops {
+    void (*exp)(size_t n, const float *x, float *y);
+    /* y = x / sqrt(mean(x^2) + eps) * weight. y may be x. */
+    void (*rmsnorm)(size_t n, const float *x, const float *weight, float eps, float *y);
+    /* Rotates the pairs (x[i], x[i + half]) by the angle whose cosine and sine are given; in place. */
+    void (*rope)(size_t half, const float *cosine, const float *sine, float *x);
+    /* gate = gate / (1 + e^-gate) * up. */
+    void (*silu_gate)(size_t n, float *gate, const float *up);
+    void (*add)(size_t n, const float *x, float *y); /* y += x */
+    /* x[0..valid) = softmax(x * scale), x[valid..n) = 0; 1 <= valid <= n. */
+    void (*softmax)(size_t valid, size_t n, float scale, float *x);
+};
+
+struct assay_kernels {
+    const char *name; /* "scalar", "avx2", "avx512" */
+    const struct assay_gemm_ops *gemm;
+    const struct assay_vector_ops *vector;
+};
+
+/* All paths of this build, slowest first; NULL behind the last one that this CPU and operating system can run. */
+const struct assay_kernels *assay_kernels_at(size_t index);
+
+/* The fastest path, or the one that the environment variable ASSAY_CPU_MASK (scalar, avx2, avx512) caps it to.
+ * INVALID_ARGUMENT for another value. */
+enum assay_status assay_kernels_select(const struct assay_kernels **ret, struct assay_err *err) ASSAY_MUST_USE;
+
+/* --- products --- */
+
+/* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j. Rows beyond n are zeros.
+ */
+struct assay_panels {
+    enum assay_dtype dtype; /* F32, BF16, F16, I8 */
+    size_t n, k;
+    void *data;
+    float *scales; /* I8: one a row, padded to whole panels; else NULL */
+    size_t bytes;  /* of data and scales */
+};
+
+/* `src` is row-major [n, k] of `dtype`, of any alignment; `scales` [n] belong to I8 only. Same-sized copy, no second
+ * one. UNIMPLEMENTED for another dtype; RESOURCE_EXHAUSTED. */
+enum assay_status assay_panels_pack(struct assay_pool *pool, enum assay_dtype dtype, const void *src,
+                                    const float *scales, size_t n, size_t k, struct assay_panels *ret,
+                                    struct assay_err *err) ASSAY_MUST_USE;
+void assay_panels_release(struct assay_panels *panels); /* leaves it empty; empty is fine */
+
+/* c[m, n] = a[m, k] . W^T (+ bias[n], added last; may be NULL). lda and ldc are the distances of rows, in elements.
+ * A row of c depends on that row of a and on W alone: neither m nor the threads nor the path change its bits. */
+void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                const struct assay_panels *w, const float *bias, float *c, size_t ldc);
+
+/* a[rows, k] as the tiles that `tile` reads: tile t at dst + t * tile_rows * k, rows beyond the last are zeros. */
+void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, size_t lda, float *dst);
+
+/* --- attention --- */
+
+struct assay_attention_shape {
+    size_t heads, kv_heads, head_dim; /* heads % kv_heads == 0 */
+    float scale;                      /* of q . k */
+};
+
+/* Rows [first, first + tokens) of q, k, v and out are one sequence. */
+struct assay_attention_span {
+    size_t first, tokens;
+};
+
+/* Floats of workspace for these spans; grows with the number of tokens, not with its square. 0 when the size overflows.
+ */
+size_t assay_attention_workspace(const struct assay_attention_shape *shape, const struct assay_attention_span *spans,
+                                 size_t count, size_t threads);
+
+/* Causal attention of each sequence over itself: q and out [rows, heads * head_dim], k and v [rows, kv_heads *
+ * head_dim]. With finite values a row of out depends on the rows up to its own in its sequence alone. workspace is
+ * 64-byte aligned. */
+void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
+                     const struct assay_attention_shape *shape, const struct assay_attention_span *spans, size_t count,
+                     const float *q, const float *k, const float *v, float *out, float *workspace);

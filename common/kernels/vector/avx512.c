@@ -1,0 +1,5 @@
+#define ASSAY_LANES_AVX512
+#include "common/kernels/paths.h"
+#include "common/kernels/vector/body.h"
+
+const struct assay_vector_ops assay_vector_ops__avx512 = VECTOR_OPS;

@@ -1,0 +1,11 @@
+/* Rotary positions as transformers computes them. Any thread. */
+#pragma once
+
+#include "common/nn/model.h"
+
+/* inverse[head_dim / 2] for a sequence of `tokens` (dynamic scaling depends on it), in f32 like the source. */
+void assay_rope_inverse(const struct assay_model_config *config, size_t tokens, float *inverse);
+
+/* cosine[half] and sine[half] of the f32 angles position * inverse[i]: within one f32 ulp of the true values. position
+ * < 2^24. */
+void assay_rope_row(size_t position, size_t half, const float *inverse, float *cosine, float *sine);
