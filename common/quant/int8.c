@@ -58,7 +58,7 @@ enum assay_status assay_int8_encode(const float *weights, size_t rows, size_t co
         float magnitude;
         memcpy(&magnitude, &bits, sizeof magnitude);
         float scale = magnitude / 127.5f;
-        scales[r] = scale > FLT_EPSILON ? scale : FLT_EPSILON;
+        scales[r] = scale > 0.0f ? scale : FLT_EPSILON;
         encode_row(row, cols, scales[r], codes + r * cols);
     }
     return ASSAY_OK;

@@ -1,6 +1,7 @@
 /* int8 per channel (row), symmetric, as compressed-tensors does it ("int-quantized", strategy channel).
- * Source: compressed-tensors quantization/utils: scale = max|row| / 127.5, at least FLT_EPSILON; q = round_half_even(clamp(
- * x / scale, -128, 127)); x' = q * scale. All in f32. Reference functions: they define what the kernels must give. Any thread. */
+ * Source: compressed-tensors quantization/utils: scale = max|row| / 127.5, and FLT_EPSILON where that is 0 (rows of tiny
+ * weights keep their tiny scale); q = round_half_even(clamp(x / scale, -128, 127)); x' = q * scale. All in f32.
+ * Reference functions: they define what the kernels must give. Any thread. */
 #pragma once
 
 #include "common/base/status.h"

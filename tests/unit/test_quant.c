@@ -20,7 +20,7 @@ static void codes_are_rounded_half_to_even_and_clamped(void **state)
     assert_memory_equal(codes, wanted, sizeof wanted);
 }
 
-static void a_row_of_zeros_has_the_least_scale(void **state)
+static void a_row_of_zeros_has_epsilon_for_its_scale(void **state)
 {
     (void)state;
     static const float row[] = {0.0f, -0.0f, 0.0f};
@@ -34,12 +34,12 @@ static void a_row_of_zeros_has_the_least_scale(void **state)
 static void the_ends_of_the_range_of_floats_are_encoded(void **state)
 {
     (void)state;
-    static const float rows[2][2] = {{FLT_MAX, -FLT_MAX}, {FLT_TRUE_MIN, -1e-12f}};
-    int8_t codes[4];
-    float scales[2];
-    assert_int_equal(assay_int8_encode(&rows[0][0], 2, 2, codes, scales, NULL), ASSAY_OK);
-    assert_memory_equal(codes, ((int8_t[]){127, -128, 0, 0}), 4);
-    assert_true(scales[0] == FLT_MAX / 127.5f && scales[1] == FLT_EPSILON);
+    static const float rows[3][2] = {{FLT_MAX, -FLT_MAX}, {FLT_TRUE_MIN, -1e-30f}, {FLT_TRUE_MIN, -FLT_TRUE_MIN}};
+    int8_t codes[6];
+    float scales[3];
+    assert_int_equal(assay_int8_encode(&rows[0][0], 3, 2, codes, scales, NULL), ASSAY_OK);
+    assert_memory_equal(codes, ((int8_t[]){127, -128, 0, -128, 0, 0}), 6);
+    assert_true(scales[0] == FLT_MAX / 127.5f && scales[1] == 1e-30f / 127.5f && scales[2] == FLT_EPSILON);
 }
 
 static void weights_that_are_not_finite_are_refused_by_place(void **state)
@@ -78,7 +78,7 @@ static void every_length_of_row_gives_what_the_definition_gives(void **state)
             most = fmaxf(most, fabsf(row[i]));
         }
         assert_int_equal(assay_int8_encode(row, 1, cols, codes, &scale, NULL), ASSAY_OK);
-        assert_true(scale == fmaxf(most / 127.5f, FLT_EPSILON));
+        assert_true(scale == (most > 0 ? most / 127.5f : FLT_EPSILON));
         assay_int8_decode(codes, &scale, 1, cols, decoded);
         for (size_t i = 0; i < cols; i++) {
             assert_int_equal(codes[i], code_of(row[i], scale));
@@ -156,7 +156,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(codes_are_rounded_half_to_even_and_clamped),
-        cmocka_unit_test(a_row_of_zeros_has_the_least_scale),
+        cmocka_unit_test(a_row_of_zeros_has_epsilon_for_its_scale),
         cmocka_unit_test(the_ends_of_the_range_of_floats_are_encoded),
         cmocka_unit_test(weights_that_are_not_finite_are_refused_by_place),
         cmocka_unit_test(every_length_of_row_gives_what_the_definition_gives),
