@@ -1,0 +1,1 @@
+assay_test(test_golden_kl TIER quick SOURCES test_golden_kl.c USES assay_nn assay_formats)
