@@ -1,0 +1,351 @@
+/* Products and attention. */
+#include <float.h>
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "tests/kernels/check_support.h"
+
+static const enum assay_dtype dtypes[] = {ASSAY_F32, ASSAY_BF16, ASSAY_F16, ASSAY_I8};
+
+/* m, n, k: whole and ragged tiles, panels and blocks of k (512), and the sizes of tiny models. */
+static const size_t shapes[][3] = {{1, 1, 1},     {1, 32, 16},   {2, 33, 31},  {5, 64, 64},
+                                   {12, 32, 512}, {13, 31, 513}, {7, 172, 96}, {25, 96, 172},
+                                   {24, 64, 520}, {193, 40, 33}, {4, 5, 1100}};
+
+struct weights {
+    struct assay_panels panels;
+    float *values; /* [n, k], what the panels mean */
+};
+
+/* Random weights of a dtype, at an odd address. */
+static struct weights weights_new(enum assay_dtype dtype, size_t n, size_t k)
+{
+    struct weights w = {.values = malloc(n * k * sizeof(float))};
+    size_t bytes = assay_dtype_bytes(dtype);
+    unsigned char *raw = malloc(n * k * bytes + 1);
+    float *scales = malloc(n * sizeof *scales);
+    assert_true(w.values && raw && scales);
+    for (size_t r = 0; r < n; r++) {
+        scales[r] = 0.01f + 0.01f * fabsf(noise());
+        for (size_t kk = 0; kk < k; kk++) {
+            size_t i = r * k + kk;
+            float x = noise();
+            uint16_t half = dtype == ASSAY_BF16 ? assay_f32_to_bf16(x) : assay_f32_to_f16(x);
+            int8_t code = (int8_t)(i < 2 ? (i ? -128 : 127) : (int)(x * 127));
+            const void *element = dtype == ASSAY_F32  ? (const void *)&x
+                                  : dtype == ASSAY_I8 ? (const void *)&code
+                                                      : &half;
+            memcpy(raw + 1 + i * bytes, element, bytes);
+            w.values[i] = dtype == ASSAY_F32    ? x
+                          : dtype == ASSAY_BF16 ? assay_bf16_to_f32(half)
+                          : dtype == ASSAY_F16  ? assay_f16_to_f32(half)
+                                                : (float)code * scales[r];
+        }
+    }
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_panels_pack(pool_of(2), dtype, raw + 1, scales, n, k, &w.panels, &err) != ASSAY_OK)
+        fail_msg("%s", err.text);
+    free(raw);
+    free(scales);
+    return w;
+}
+
+static void weights_free(struct weights *w)
+{
+    assay_panels_release(&w->panels);
+    free(w->values);
+}
+
+/* The definition: one chain from 0 for each element, the bias last. */
+static void chain(size_t m, const float *a, const struct weights *w, const float *bias, float *c)
+{
+    size_t n = w->panels.n, k = w->panels.k;
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            float sum = 0;
+            for (size_t kk = 0; kk < k; kk++)
+                sum = fmaf(a[i * k + kk], w->values[j * k + kk], sum);
+            c[i * n + j] = bias ? sum + bias[j] : sum;
+        }
+}
+
+void products_are_one_chain_of_fused_multiply_adds_on_every_path(void **state)
+{
+    (void)state;
+    const struct assay_kernels *kernels;
+    for (size_t s = 0; s < ASSAY_COUNT(shapes); s++) {
+        size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
+        for (size_t d = 0; d < ASSAY_COUNT(dtypes); d++) {
+            struct weights w = weights_new(dtypes[d], n, k);
+            struct guarded a = guarded_noise(m * k), bias = guarded_noise(n), want = guarded_new(m * n);
+            const float *b = s % 2 ? bias.x : NULL;
+            chain(m, a.x, &w, b, want.x);
+            for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
+                for (size_t threads = 1; threads <= 3; threads++) {
+                    struct guarded got = guarded_new(m * n);
+                    assay_gemm(kernels, pool_of(threads), m, a.x, k, &w.panels, b, got.x, n);
+                    want_same_bits(got.x, want.x, m * n, kernels->name, assay_dtype_name(dtypes[d]), s);
+                    guarded_free(&got);
+                }
+            }
+            guarded_free(&a);
+            guarded_free(&bias);
+            guarded_free(&want);
+            weights_free(&w);
+        }
+    }
+}
+
+void products_lie_within_the_bound_of_float64(void **state)
+{
+    (void)state;
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    size_t m = 17, n = 45, k = 1500;
+    struct weights w = weights_new(ASSAY_F32, n, k);
+    struct guarded a = guarded_noise(m * k), got = guarded_new(m * n);
+    assay_gemm(kernels, pool_of(2), m, a.x, k, &w.panels, NULL, got.x, n);
+    double unit = FLT_EPSILON / 2, gamma = (double)k * unit / (1 - (double)k * unit);
+    for (size_t i = 0; i < m; i++)
+        for (size_t j = 0; j < n; j++) {
+            double sum = 0, magnitude = 0;
+            for (size_t kk = 0; kk < k; kk++) {
+                double term = (double)a.x[i * k + kk] * (double)w.values[j * k + kk];
+                sum += term;
+                magnitude += fabs(term);
+            }
+            assert_true(fabs((double)got.x[i * n + j] - sum) <= gamma * magnitude);
+        }
+    guarded_free(&a);
+    guarded_free(&got);
+    weights_free(&w);
+}
+
+void rows_do_not_depend_on_their_company_or_the_threads(void **state)
+{
+    (void)state;
+    static const size_t counts[] = {1, 2, 3, 6, 7, 12, 16, 191, 193, 256};
+    enum { ROWS = 400, N = 100, K = 700 };
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    for (size_t d = 0; d < ASSAY_COUNT(dtypes); d++) {
+        struct weights w = weights_new(dtypes[d], N, K);
+        struct guarded a = guarded_noise(ROWS * K), want = guarded_new(ROWS * N), got = guarded_new(ROWS * N);
+        assay_gemm(kernels, pool_of(1), ROWS, a.x, K, &w.panels, NULL, want.x, N);
+        for (size_t i = 0; i < ASSAY_COUNT(counts); i++) {
+            size_t m = counts[i], first = ROWS - m;
+            assay_gemm(kernels, pool_of(1 + i % 3), m, a.x + first * K, K, &w.panels, NULL, got.x, N);
+            want_same_bits(got.x, want.x + first * N, m * N, kernels->name, "rows", m);
+        }
+        guarded_free(&a);
+        guarded_free(&want);
+        guarded_free(&got);
+        weights_free(&w);
+    }
+}
+
+void panels_unpack_to_the_exact_values(void **state)
+{
+    (void)state;
+    enum { DEPTH = 65536 / ASSAY_PANEL };
+    const struct assay_kernels *kernels;
+    uint16_t *halves = malloc(65536 * sizeof *halves);
+    float *got = malloc(65536 * sizeof *got), want;
+    assert_true(halves && got);
+    for (size_t i = 0; i < 65536; i++)
+        halves[i] = (uint16_t)i;
+    for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
+        kernels->gemm->unpack_bf16(DEPTH, halves, got);
+        for (size_t i = 0; i < 65536; i++) {
+            want = assay_bf16_to_f32((uint16_t)i);
+            if (!isnan(want))
+                want_same_bits(&got[i], &want, 1, kernels->name, "bf16", i);
+        }
+        kernels->gemm->unpack_f16(DEPTH, halves, got);
+        for (size_t i = 0; i < 65536; i++) {
+            want = assay_f16_to_f32((uint16_t)i);
+            assert_int_equal(isnan(got[i]), isnan(want));
+            if (!isnan(want))
+                want_same_bits(&got[i], &want, 1, kernels->name, "f16", i);
+        }
+        int8_t codes[256 * ASSAY_PANEL];
+        float scales[ASSAY_PANEL];
+        for (size_t i = 0; i < sizeof codes; i++)
+            codes[i] = (int8_t)(i / ASSAY_PANEL);
+        for (size_t j = 0; j < ASSAY_PANEL; j++)
+            scales[j] = noise() * 0.1f;
+        kernels->gemm->unpack_i8(256, codes, scales, got);
+        for (size_t i = 0; i < sizeof codes; i++) {
+            want = (float)codes[i] * scales[i % ASSAY_PANEL];
+            want_same_bits(&got[i], &want, 1, kernels->name, "i8", i);
+        }
+    }
+    free(halves);
+    free(got);
+}
+
+void products_write_between_the_rows_of_c_nothing(void **state)
+{
+    (void)state;
+    enum { M = 15, N = 45, K = 600, LDA = 603, LDC = 50 };
+    const struct assay_kernels *kernels;
+    struct weights w = weights_new(ASSAY_BF16, N, K);
+    for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
+        /* The last row ends with its own elements. */
+        struct guarded a = guarded_noise((M - 1) * LDA + K), fresh = guarded_new((M - 1) * LDC + N);
+        struct guarded c = guarded_new(fresh.n), tight = guarded_new(M * N), packed = guarded_new(M * K);
+        for (size_t r = 0; r < M; r++)
+            memcpy(packed.x + r * K, a.x + r * LDA, K * sizeof(float));
+        assay_gemm(kernels, pool_of(2), M, a.x, LDA, &w.panels, NULL, c.x, LDC);
+        assay_gemm(kernels, pool_of(2), M, packed.x, K, &w.panels, NULL, tight.x, N);
+        for (size_t r = 0; r < M; r++) {
+            want_same_bits(c.x + r * LDC, tight.x + r * N, N, kernels->name, "row of c", r);
+            if (r + 1 < M)
+                want_same_bits(c.x + r * LDC + N, fresh.x + r * LDC + N, LDC - N, kernels->name, "gap", r);
+        }
+        guarded_free(&a);
+        guarded_free(&fresh);
+        guarded_free(&c);
+        guarded_free(&tight);
+        guarded_free(&packed);
+    }
+    weights_free(&w);
+}
+
+void weights_of_other_dtypes_are_refused(void **state)
+{
+    (void)state;
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_panels panels = {0};
+    int64_t value = 0;
+    assert_int_equal(assay_panels_pack(pool_of(1), ASSAY_I64, &value, NULL, 1, 1, &panels, &err), ASSAY_UNIMPLEMENTED);
+    assert_non_null(strstr(err.text, "I64"));
+    assert_int_equal(assay_panels_pack(pool_of(1), ASSAY_F32, &value, NULL, SIZE_MAX / 2, SIZE_MAX / 2, &panels, &err),
+                     ASSAY_RESOURCE_EXHAUSTED);
+    assert_null(panels.data);
+    assay_panels_release(&panels);
+}
+
+/* Sequences of a batch, heads and head sizes that are whole and ragged. */
+static const struct assay_attention_span spans[] = {{0, 1}, {1, 33}, {34, 48}, {82, 49}, {131, 130}};
+static const struct assay_attention_shape attention_shapes[] = {
+    {4, 4, 16, 0.25f}, {6, 2, 40, 0.158f}, {2, 1, 64, 0.125f}, {3, 3, 2, 0.7f}, {8, 1, 32, 0.18f}};
+#define ATTENTION_ROWS 261
+
+struct operands {
+    struct guarded q, k, v, out;
+};
+
+static struct operands operands_new(const struct assay_attention_shape *shape)
+{
+    size_t wide = ATTENTION_ROWS * shape->heads * shape->head_dim,
+           narrow = ATTENTION_ROWS * shape->kv_heads * shape->head_dim;
+    noise_seed(7);
+    struct operands o = {guarded_noise(wide), guarded_noise(narrow), guarded_noise(narrow), guarded_new(wide)};
+    for (size_t i = 0; i < wide; i++)
+        o.q.x[i] *= 4;
+    return o;
+}
+
+static void operands_free(struct operands *o)
+{
+    guarded_free(&o->q);
+    guarded_free(&o->k);
+    guarded_free(&o->v);
+    guarded_free(&o->out);
+}
+
+static void attend(const struct assay_kernels *kernels, size_t threads, const struct assay_attention_shape *shape,
+                   const struct assay_attention_span *s, size_t count, struct operands *o)
+{
+    size_t floats = assay_attention_workspace(shape, s, count, threads);
+    float *workspace = aligned_alloc(64, (floats * sizeof *workspace + 63) / 64 * 64);
+    assert_non_null(workspace);
+    memset(workspace, 0xff, floats * sizeof *workspace);
+    assay_attention(kernels, pool_of(threads), shape, s, count, o->q.x, o->k.x, o->v.x, o->out.x, workspace);
+    free(workspace);
+}
+
+void attention_gives_the_same_bits_on_every_path(void **state)
+{
+    (void)state;
+    const struct assay_kernels *kernels;
+    for (size_t i = 0; i < ASSAY_COUNT(attention_shapes); i++) {
+        const struct assay_attention_shape *shape = &attention_shapes[i];
+        struct operands want = operands_new(shape);
+        attend(assay_kernels_at(0), 1, shape, spans, ASSAY_COUNT(spans), &want);
+        for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
+            struct operands got = operands_new(shape);
+            attend(kernels, 1 + path, shape, spans, ASSAY_COUNT(spans), &got);
+            want_same_bits(got.out.x, want.out.x, want.out.n, kernels->name, "attention", i);
+            operands_free(&got);
+        }
+        operands_free(&want);
+    }
+}
+
+/* Row `row` of a sequence for one head, in float64. */
+static void attend_f64(const struct assay_attention_shape *shape, const struct operands *o, size_t first, size_t row,
+                       size_t head, double *out)
+{
+    size_t dim = shape->head_dim, kv = head / (shape->heads / shape->kv_heads), width = shape->kv_heads * dim;
+    const float *q = o->q.x + ((first + row) * shape->heads + head) * dim;
+    double weights[ATTENTION_ROWS], top = -INFINITY, sum = 0;
+    for (size_t t = 0; t <= row; t++) {
+        weights[t] = 0;
+        for (size_t i = 0; i < dim; i++)
+            weights[t] += (double)q[i] * (double)o->k.x[(first + t) * width + kv * dim + i];
+        weights[t] *= (double)shape->scale;
+        top = fmax(top, weights[t]);
+    }
+    for (size_t t = 0; t <= row; t++)
+        sum += weights[t] = exp(weights[t] - top);
+    for (size_t i = 0; i < dim; i++) {
+        out[i] = 0;
+        for (size_t t = 0; t <= row; t++)
+            out[i] += weights[t] / sum * (double)o->v.x[(first + t) * width + kv * dim + i];
+    }
+}
+
+void attention_lies_near_float64(void **state)
+{
+    (void)state;
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    for (size_t i = 0; i < ASSAY_COUNT(attention_shapes); i++) {
+        const struct assay_attention_shape *shape = &attention_shapes[i];
+        struct operands o = operands_new(shape);
+        attend(kernels, 2, shape, spans, ASSAY_COUNT(spans), &o);
+        for (size_t s = 0; s < ASSAY_COUNT(spans); s++)
+            for (size_t row = 0; row < spans[s].tokens; row++)
+                for (size_t head = 0; head < shape->heads; head++) {
+                    double want[64];
+                    attend_f64(shape, &o, spans[s].first, row, head, want);
+                    const float *got = o.out.x + ((spans[s].first + row) * shape->heads + head) * shape->head_dim;
+                    /* Scores up to 30 are off by a few ulp, values are below 1. */
+                    for (size_t j = 0; j < shape->head_dim; j++)
+                        assert_true(fabs((double)got[j] - want[j]) <= 1e-5);
+                }
+        operands_free(&o);
+    }
+}
+
+void attention_of_a_row_depends_on_the_rows_before_it_alone(void **state)
+{
+    (void)state;
+    const struct assay_attention_shape *shape = &attention_shapes[1];
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    struct operands whole = operands_new(shape);
+    struct assay_attention_span all = {0, ATTENTION_ROWS};
+    attend(kernels, 2, shape, &all, 1, &whole);
+    for (size_t tokens = 1; tokens <= ATTENTION_ROWS; tokens += 13) {
+        struct operands cut = operands_new(shape);
+        struct assay_attention_span span = {0, tokens};
+        attend(kernels, 2, shape, &span, 1, &cut);
+        want_same_bits(cut.out.x, whole.out.x, tokens * shape->heads * shape->head_dim, kernels->name, "cut", tokens);
+        operands_free(&cut);
+    }
+    operands_free(&whole);
+}
