@@ -4,7 +4,7 @@
 #include "common/base/status.h"
 
 /* Outgoing. `release(data, hint)` is called once, on any thread, when the bytes are no longer needed, also when the
- * send fails; NULL when the bytes outlive the call. */
+ * send fails. NULL: the bytes are copied before the function that takes them returns. */
 struct assay_attachment {
     const void *data;
     size_t bytes;

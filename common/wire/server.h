@@ -18,10 +18,12 @@ typedef void (*assay_method_fn)(struct assay_call *call, void *service);
 
 /* Binds. Endpoints: "ipc://PATH" (the directory must exist and be ours alone, mode 0700) or "tcp://127.0.0.1:PORT"
  * ("tcp://127.0.0.1:*" takes a free port). Errors: INVALID_ARGUMENT (not an endpoint, ipc path too long),
- * PERMISSION_DENIED (a bind that is not loopback or ipc: needs CURVE), UNAVAILABLE (address in use). */
+ * NOT_FOUND (no such directory), PERMISSION_DENIED (a bind that is not loopback or ipc: needs CURVE; a directory that is
+ * not ours alone), UNAVAILABLE (address in use). Any thread. */
 enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint, struct assay_server **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
-/* Loop thread, or after the loop has ended. Calls that were not answered get UNAVAILABLE. */
+/* Loop thread, or while the loop does not run. Calls that were not answered get UNAVAILABLE and become cancelled; their
+ * handlers still end them, as long as they like later. NULL is fine. */
 void assay_server_free(struct assay_server *server);
 
 /* The endpoint to connect to, with the real port. */
@@ -35,6 +37,9 @@ void assay_server_add(struct assay_server *server, const ProtobufCServiceDescrip
 /* Loop thread: what Health/Check answers for the whole server; SERVING from the start. */
 void assay_server_set_serving(struct assay_server *server, bool serving);
 
+/* Loop thread: messages that were dropped, as no answer to them was possible. */
+uint64_t assay_server_dropped(const struct assay_server *server);
+
 /* --- a call. All functions: any thread, unless said otherwise. --- */
 
 /* The unpacked request; valid until the call is answered and released. */
@@ -43,6 +48,8 @@ size_t assay_call_attachments(const struct assay_call *call);
 struct assay_bytes assay_call_attachment(const struct assay_call *call, size_t index);
 /* INT64_MAX when the call has no deadline. */
 int64_t assay_call_time_left_ms(const struct assay_call *call);
+/* 32 hexadecimal digits, or "" when the client gave none. Valid as the request is. */
+const char *assay_call_trace_id(const struct assay_call *call);
 /* The client cancelled, its deadline passed, or it is gone. Long work polls this. */
 bool assay_call_cancelled(const struct assay_call *call);
 /* Loop thread: fn(arg) runs on the loop's thread when the call becomes cancelled before it is answered. */

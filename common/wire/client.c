@@ -1,0 +1,398 @@
+/* The loop's side of a client: what goes out, what comes in, whether the server is there. */
+#include "common/wire/client.h"
+
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/wire/client_internal.h"
+#include "common/wire/endpoint.h"
+
+/* CANCELs under way when a client is freed get that long to leave. */
+#define LINGER_MS 200
+
+enum assay_status assay_client_call_end(struct assay_client_call *call, enum assay_status status, const char *format,
+                                        ...)
+{
+    if (call->ended)
+        return call->status;
+    char text[sizeof call->err.text];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(text, sizeof text, format, args);
+    va_end(args);
+    call->ended = true;
+    call->status = assay_err_set(&call->err, status, "%s", text);
+    pthread_cond_broadcast(&call->changed);
+    return status;
+}
+
+void assay_client_call_queue(struct assay_client_call *call, unsigned to_send)
+{
+    struct assay_client *client = call->client;
+    call->to_send |= to_send;
+    if (!call->queued) {
+        call->queued = true;
+        call->queue_next = NULL;
+        *client->queue_tail = call;
+        client->queue_tail = &call->queue_next;
+    }
+    assay_loop_wake(client->loop, &client->wake);
+}
+
+static Assay__V1__Header header_of(uint64_t call_id, Assay__V1__FrameKind kind)
+{
+    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
+    header.has_kind = header.has_call_id = true;
+    header.kind = kind;
+    header.call_id = call_id;
+    return header;
+}
+
+/* True unless the pipe is full. */
+static bool send_request(struct assay_client *client, struct assay_client_call *call)
+{
+    Assay__V1__Header header = header_of(call->id, ASSAY__V1__FRAME_KIND__FRAME_KIND_REQUEST);
+    header.method = call->method;
+    header.trace_id = call->trace_id[0] ? call->trace_id : NULL;
+    if (call->deadline_ms != INT64_MAX) {
+        header.has_time_left_ms = true;
+        header.time_left_ms = (uint64_t)ASSAY_MAX(call->deadline_ms - assay_now_ms(), 0);
+    }
+    header.has_credit = call->stream;
+    header.credit = call->credit_max;
+    if (!assay_outgoing_header(call->request, &header)) {
+        assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a header", call->method);
+        return true;
+    }
+    if (assay_outgoing_send(call->request, client->socket, NULL, 0) != ASSAY_SENT)
+        return false;
+    assay_outgoing_free(assay_steal(&call->request));
+    call->sent = true;
+    call->instance = client->instance;
+    return true;
+}
+
+/* Sends all that is due for one call, as far as the pipe takes it. True when nothing is left. */
+static bool send_due(struct assay_client *client, struct assay_client_call *call)
+{
+    if (call->to_send & ASSAY_SEND_REQUEST) {
+        if (!call->ended && (!client->ready || !send_request(client, call)))
+            return false;
+        call->to_send &= ~(unsigned)ASSAY_SEND_REQUEST;
+    }
+    if (call->to_send & ASSAY_SEND_CREDIT) {
+        Assay__V1__Header header = header_of(call->id, ASSAY__V1__FRAME_KIND__FRAME_KIND_CREDIT);
+        header.has_credit = true;
+        header.credit = call->credit_due;
+        if (!call->ended && call->credit_due > 0) {
+            if (assay_header_send(&header, client->socket, NULL, 0) != ASSAY_SENT)
+                return false;
+            call->credit += call->credit_due;
+            call->credit_due = 0;
+        }
+        call->to_send &= ~(unsigned)ASSAY_SEND_CREDIT;
+    }
+    if (call->to_send & ASSAY_SEND_CANCEL) {
+        Assay__V1__Header header = header_of(call->id, ASSAY__V1__FRAME_KIND__FRAME_KIND_CANCEL);
+        if (call->sent && assay_header_send(&header, client->socket, NULL, 0) != ASSAY_SENT)
+            return false;
+        call->to_send = 0;
+    }
+    return true;
+}
+
+/* Goes through the queue once. What has to wait stays: requests for a PONG, all for room in the pipe. */
+static void flush(struct assay_client *client)
+{
+    bool full = false;
+    if (client->want_ping) {
+        Assay__V1__Header ping = header_of(0, ASSAY__V1__FRAME_KIND__FRAME_KIND_PING);
+        client->want_ping = assay_header_send(&ping, client->socket, NULL, 0) != ASSAY_SENT;
+        full = client->want_ping;
+    }
+    struct assay_client_call **at = &client->queue_head;
+    while (*at) {
+        struct assay_client_call *call = *at;
+        bool may_go = client->ready || call->sent || call->ended;
+        if (full || !may_go || !send_due(client, call)) {
+            /* No room often means no connection. The next one may lead to another process: ask before more is sent. */
+            if (may_go && !full)
+                client->ready = !(full = client->want_ping = true);
+            at = &call->queue_next;
+            continue;
+        }
+        *at = call->queue_next;
+        call->queued = false;
+        if (call->abandoned)
+            assay_client_call_free(call);
+    }
+    client->queue_tail = at;
+    client->watch.events = ZMQ_POLLIN | (full ? ZMQ_POLLOUT : 0);
+}
+
+static void fail_sent(struct assay_client *client, bool other_instance_only, const char *reason)
+{
+    for (struct assay_client_call *call = client->calls; call; call = call->next)
+        if (call->sent && !call->ended && !(other_instance_only && call->instance == client->instance))
+            assay_client_call_end(call, ASSAY_UNAVAILABLE, "%s: %s %s", call->method, client->endpoint, reason);
+}
+
+/* Every second while there are calls. */
+static void on_tick(void *arg)
+{
+    struct assay_client *client = arg;
+    int64_t now_ms = assay_now_ms();
+    pthread_mutex_lock(&client->lock);
+    if (!client->calls) {
+        assay_loop_timer_cancel(client->loop, client->timer);
+        client->timer = 0;
+    } else {
+        client->want_ping = true;
+        if (now_ms - ASSAY_MAX(client->heard_ms, client->active_ms) >= ASSAY_WIRE_SERVER_SILENT_MS) {
+            client->ready = false;
+            fail_sent(client, false, "is silent");
+        }
+        for (struct assay_client_call *call = client->calls; call; call = call->next)
+            if (!client->ready && !call->sent && !call->wait_for_ready &&
+                now_ms - call->started_ms >= ASSAY_WIRE_SERVER_SILENT_MS)
+                assay_client_call_end(call, ASSAY_UNAVAILABLE, "%s: nobody answers at %s", call->method,
+                                      client->endpoint);
+    }
+    flush(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* The first call after a pause: is the server still the one that we know? */
+static void become_active(struct assay_client *client)
+{
+    client->active_ms = assay_now_ms();
+    client->timer = assay_loop_timer(client->loop, ASSAY_WIRE_PING_MS, ASSAY_WIRE_PING_MS, on_tick, client);
+    if (client->timer == 0) {
+        for (struct assay_client_call *call = client->calls; call; call = call->next)
+            assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a timer", call->method);
+        return;
+    }
+    if (client->active_ms - client->heard_ms > ASSAY_WIRE_FRESH_MS)
+        client->ready = false;
+    client->want_ping = !client->ready;
+}
+
+static void on_wake(void *arg)
+{
+    struct assay_client *client = arg;
+    pthread_mutex_lock(&client->lock);
+    if (client->calls && client->timer == 0)
+        become_active(client);
+    flush(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+static void on_pong(struct assay_client *client, const Assay__V1__Header *header)
+{
+    client->ready = true;
+    client->instance = header->instance;
+    fail_sent(client, true, "was restarted or lost the connection");
+}
+
+/* With the lock held. */
+static void on_contents(struct assay_client_call *call, struct assay_incoming *incoming)
+{
+    if (!incoming) {
+        assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a message", call->method);
+        return;
+    }
+    incoming->next = NULL;
+    *call->in_tail = incoming;
+    call->in_tail = &incoming->next;
+    pthread_cond_broadcast(&call->changed);
+}
+
+static void on_answer(struct assay_client_call *call, struct assay_frames *frames, const Assay__V1__Header *header)
+{
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (call->ended)
+        return;
+    if (assay_frames_check(frames, header, &err) != ASSAY_OK) {
+        assay_client_call_end(call, ASSAY_INTERNAL, "%s: answer: %s", call->method, err.text);
+        return;
+    }
+    bool is_message = header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_STREAM;
+    bool is_reply = header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
+    if (assay_header_error(header, call->method, &err) != ASSAY_OK) {
+        call->sent = false; /* nothing is left to cancel */
+        assay_client_call_end(call, err.status, "%s", err.text);
+    } else if (is_reply == call->stream) {
+        assay_client_call_end(call, ASSAY_UNIMPLEMENTED, "%s: the server takes it for %s", call->method,
+                              is_reply ? "unary" : "a stream");
+    } else if (is_message && call->credit == 0) {
+        assay_client_call_end(call, ASSAY_INTERNAL, "%s: the server sent more than was granted", call->method);
+    } else {
+        if (is_message || is_reply)
+            on_contents(call, assay_incoming_take(frames));
+        call->credit -= is_message;
+        if (!is_message) {
+            call->sent = false;
+            assay_client_call_end(call, ASSAY_OK, "ok");
+        }
+    }
+}
+
+static void on_message(struct assay_client *client, struct assay_frames *frames)
+{
+    if (frames->excess)
+        return;
+    Assay__V1__Header *header = assay_header_unpack(zmq_msg_data(&frames->parts[0]), zmq_msg_size(&frames->parts[0]));
+    if (!header)
+        return;
+    client->heard_ms = assay_now_ms();
+    pthread_mutex_lock(&client->lock);
+    struct assay_client_call *call = client->calls;
+    switch (header->kind) {
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG:
+        on_pong(client, header);
+        break;
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY:
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_STREAM:
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_END:
+        while (call && call->id != header->call_id)
+            call = call->next;
+        if (call)
+            on_answer(call, frames, header);
+        break;
+    default:
+        break;
+    }
+    pthread_mutex_unlock(&client->lock);
+    assay__v1__header__free_unpacked(header, NULL);
+}
+
+static void on_ready(void *arg, short revents)
+{
+    struct assay_client *client = arg;
+    struct assay_frames frames;
+    for (int i = 0; (revents & ZMQ_POLLIN) && i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, client->socket, false);
+         i++) {
+        on_message(client, &frames);
+        assay_frames_clear(&frames);
+    }
+    pthread_mutex_lock(&client->lock);
+    flush(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+struct join {
+    struct assay_client *client;
+    enum assay_status status;
+    struct assay_err *err;
+};
+
+static void join_loop(void *arg)
+{
+    struct join *join = arg;
+    join->status = assay_loop_watch(join->client->loop, &join->client->watch, join->err);
+}
+
+enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint, struct assay_client **ret,
+                                   struct assay_err *err)
+{
+    enum assay_status status = assay_endpoint_check(endpoint, err);
+    if (status != ASSAY_OK)
+        return status;
+    struct assay_client *client = calloc(1, sizeof *client);
+    if (!client)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a client");
+    status = assay_socket_new(assay_loop_zmq(loop), ZMQ_DEALER, LINGER_MS, &client->socket, err);
+    if (status != ASSAY_OK) {
+        free(client);
+        return status;
+    }
+    client->loop = loop;
+    snprintf(client->endpoint, sizeof client->endpoint, "%s", endpoint);
+    pthread_mutex_init(&client->lock, NULL);
+    client->references = 1;
+    client->queue_tail = &client->queue_head;
+    client->heard_ms = INT64_MIN / 2;
+    client->wake = (struct assay_wake){.fn = on_wake, .arg = client};
+    client->watch = (struct assay_watch){client->socket, ZMQ_POLLIN, on_ready, client};
+    struct join join = {.client = client, .err = err};
+    if (zmq_connect(client->socket, endpoint) != 0)
+        join.status = assay_err_errno(err, zmq_errno(), "cannot connect to %s", endpoint);
+    else
+        assay_loop_call(loop, join_loop, &join);
+    if (join.status != ASSAY_OK) {
+        zmq_close(client->socket);
+        assay_client_unref(client);
+        return join.status;
+    }
+    *ret = client;
+    return ASSAY_OK;
+}
+
+static void cancel(struct assay_client *client, bool all, const void *owner)
+{
+    for (struct assay_client_call *call = client->calls; call; call = call->next)
+        if (all || call->owner == owner)
+            assay_client_call_end(call, ASSAY_CANCELLED, "%s: cancelled", call->method);
+}
+
+/* Tells the server what nobody waits for any more, and leaves the loop. */
+static void leave_loop(void *arg)
+{
+    struct assay_client *client = arg;
+    pthread_mutex_lock(&client->lock);
+    client->closed = true;
+    cancel(client, true, NULL);
+    for (struct assay_client_call *call = client->calls; call; call = call->next) {
+        call->to_send |= ASSAY_SEND_CANCEL;
+        send_due(client, call);
+    }
+    while (client->queue_head) {
+        struct assay_client_call *call = client->queue_head;
+        client->queue_head = call->queue_next;
+        call->queued = false;
+        send_due(client, call);
+        if (call->abandoned)
+            assay_client_call_free(call);
+    }
+    assay_loop_unwake(client->loop, &client->wake);
+    pthread_mutex_unlock(&client->lock);
+    assay_loop_timer_cancel(client->loop, client->timer);
+    assay_loop_unwatch(client->loop, &client->watch);
+    zmq_close(client->socket);
+}
+
+void assay_client_free(struct assay_client *client)
+{
+    if (!client)
+        return;
+    assay_loop_call(client->loop, leave_loop, client);
+    assay_client_unref(client);
+}
+
+void assay_client_unref(struct assay_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    size_t left = --client->references;
+    pthread_mutex_unlock(&client->lock);
+    if (left > 0)
+        return;
+    pthread_mutex_destroy(&client->lock);
+    free(client);
+}
+
+void assay_client_cancel_all(struct assay_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    cancel(client, true, NULL);
+    pthread_mutex_unlock(&client->lock);
+}
+
+void assay_client_cancel_owned(struct assay_client *client, const void *owner)
+{
+    pthread_mutex_lock(&client->lock);
+    cancel(client, false, owner);
+    pthread_mutex_unlock(&client->lock);
+}

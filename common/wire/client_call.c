@@ -1,0 +1,215 @@
+/* The caller's side of a call. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/wire/client_internal.h"
+
+struct assay_reply {
+    ProtobufCMessage *message;
+    struct assay_incoming *incoming;
+};
+
+static void set_options(struct assay_client_call *call, const struct assay_call_options *options)
+{
+    call->started_ms = assay_now_ms();
+    call->deadline_ms = INT64_MAX;
+    if (!options)
+        return;
+    if (options->deadline_ms > 0 && options->deadline_ms < INT64_MAX / 4)
+        call->deadline_ms = call->started_ms + options->deadline_ms;
+    call->wait_for_ready = options->wait_for_ready;
+    call->owner = options->owner;
+    if (options->trace_id && strlen(options->trace_id) == ASSAY_WIRE_TRACE_DIGITS)
+        memcpy(call->trace_id, options->trace_id, ASSAY_WIRE_TRACE_DIGITS);
+}
+
+static struct assay_client_call *call_new(struct assay_client *client, const char *method,
+                                          const struct assay_call_options *options)
+{
+    struct assay_client_call *call = calloc(1, sizeof *call);
+    if (!call)
+        return NULL;
+    snprintf(call->method, sizeof call->method, "%s", method);
+    set_options(call, options);
+    call->client = client;
+    call->in_tail = &call->in_head;
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(&call->changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+    return call;
+}
+
+void assay_client_call_free(struct assay_client_call *call)
+{
+    assay_outgoing_free(call->request);
+    while (call->in_head) {
+        struct assay_incoming *incoming = call->in_head;
+        call->in_head = incoming->next;
+        assay_incoming_free(incoming);
+    }
+    pthread_cond_destroy(&call->changed);
+    free(call);
+}
+
+/* Puts the call into the table and its request into the queue. */
+static enum assay_status start(struct assay_client *client, struct assay_client_call *call, struct assay_err *err)
+{
+    pthread_mutex_lock(&client->lock);
+    enum assay_status status = ASSAY_OK;
+    if (client->closed) {
+        status = assay_err_set(err, ASSAY_CANCELLED, "%s: the client is closed", call->method);
+    } else {
+        call->id = ++client->next_id;
+        client->references++;
+        call->next = client->calls;
+        if (client->calls)
+            client->calls->prev = call;
+        client->calls = call;
+        assay_client_call_queue(call, ASSAY_SEND_REQUEST);
+    }
+    pthread_mutex_unlock(&client->lock);
+    return status;
+}
+
+enum assay_status assay_client_call_open(struct assay_client *client, const ProtobufCServiceDescriptor *descriptor,
+                                         unsigned method, const ProtobufCMessage *request,
+                                         const struct assay_call_options *options, uint32_t credit,
+                                         struct assay_client_call **ret, struct assay_err *err)
+{
+    const struct assay_attachment *attachments = options ? options->attachments : NULL;
+    size_t count = options ? options->attachments_count : 0;
+    char name[ASSAY_WIRE_METHOD_BYTES_MAX + 1];
+    const ProtobufCMethodDescriptor *row = &descriptor->methods[method];
+    int bytes = snprintf(name, sizeof name, "%s/%s", descriptor->name, row->name);
+    enum assay_status status = ASSAY_OK;
+    if (assay_loop_on_thread(client->loop))
+        ASSAY_BUG("a blocking call on the loop's thread would wait for itself");
+    if (bytes < 0 || (size_t)bytes >= sizeof name || request->descriptor != row->input)
+        status = assay_err_set(err, ASSAY_INTERNAL, "%.128s is called with a %s, wanted %s", name,
+                               request->descriptor->name, row->input->name);
+    struct assay_client_call *call = status == ASSAY_OK ? call_new(client, name, options) : NULL;
+    if (!call) {
+        assay_attachments_release(attachments, count);
+        return status != ASSAY_OK ? status
+                                  : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a call", name);
+    }
+    call->stream = credit > 0;
+    call->credit = call->credit_max = ASSAY_MIN(credit, ASSAY_WIRE_CREDIT_MAX);
+    status = assay_outgoing_new(request, attachments, count, &call->request, err);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "%s", name);
+    else
+        status = start(client, call, err);
+    if (status != ASSAY_OK) {
+        assay_client_call_free(call);
+        return status;
+    }
+    *ret = call;
+    return ASSAY_OK;
+}
+
+bool assay_client_call_wait(struct assay_client_call *call, int64_t until_ms)
+{
+    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+    while (!call->ended && !(call->stream && call->in_head)) {
+        if (until_ms == INT64_MAX)
+            pthread_cond_wait(&call->changed, &call->client->lock);
+        else if (pthread_cond_timedwait(&call->changed, &call->client->lock, &until) == ETIMEDOUT)
+            return call->ended || (call->stream && call->in_head);
+    }
+    return true;
+}
+
+void assay_client_call_leave(struct assay_client_call *call)
+{
+    struct assay_client *client = call->client;
+    pthread_mutex_lock(&client->lock);
+    *(call->prev ? &call->prev->next : &client->calls) = call->next;
+    if (call->next)
+        call->next->prev = call->prev;
+    call->ended = true;
+    /* A call in the queue is the loop's to free, and one that the server works on is to be cancelled. */
+    call->abandoned = !client->closed && (call->queued || call->sent);
+    if (call->abandoned)
+        assay_client_call_queue(call, ASSAY_SEND_CANCEL);
+    bool mine = !call->abandoned;
+    pthread_mutex_unlock(&client->lock);
+    if (mine)
+        assay_client_call_free(call);
+    assay_client_unref(client);
+}
+
+enum assay_status assay_reply_new(struct assay_incoming *incoming, const ProtobufCMessageDescriptor *descriptor,
+                                  struct assay_reply **ret, struct assay_err *err)
+{
+    struct assay_reply *reply = malloc(sizeof *reply);
+    enum assay_status status =
+        reply ? assay_payload_unpack(descriptor, zmq_msg_data(&incoming->payload), zmq_msg_size(&incoming->payload),
+                                     &reply->message, err)
+              : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a %s", descriptor->name);
+    if (status != ASSAY_OK) {
+        free(reply);
+        assay_incoming_free(incoming);
+        return status;
+    }
+    reply->incoming = incoming;
+    *ret = reply;
+    return ASSAY_OK;
+}
+
+const void *assay_reply_message(const struct assay_reply *reply)
+{
+    return reply->message;
+}
+
+size_t assay_reply_attachments(const struct assay_reply *reply)
+{
+    return reply->incoming->attachments_count;
+}
+
+struct assay_bytes assay_reply_attachment(const struct assay_reply *reply, size_t index)
+{
+    return assay_incoming_attachment(reply->incoming, index);
+}
+
+void assay_reply_free(struct assay_reply *reply)
+{
+    if (!reply)
+        return;
+    protobuf_c_message_free_unpacked(reply->message, NULL);
+    assay_incoming_free(reply->incoming);
+    free(reply);
+}
+
+enum assay_status assay_call_unary(struct assay_client *client, const ProtobufCServiceDescriptor *descriptor,
+                                   unsigned method, const ProtobufCMessage *request,
+                                   const struct assay_call_options *options, struct assay_reply **ret,
+                                   struct assay_err *err)
+{
+    struct assay_client_call *call;
+    enum assay_status status = assay_client_call_open(client, descriptor, method, request, options, 0, &call, err);
+    if (status != ASSAY_OK)
+        return status;
+    pthread_mutex_lock(&client->lock);
+    if (!assay_client_call_wait(call, call->deadline_ms))
+        assay_client_call_end(call, ASSAY_DEADLINE_EXCEEDED, "%s: no answer from %s within %lld ms", call->method,
+                              client->endpoint, (long long)(call->deadline_ms - call->started_ms));
+    struct assay_incoming *incoming = call->in_head;
+    call->in_head = NULL;
+    call->in_tail = &call->in_head;
+    status = call->status;
+    if (status != ASSAY_OK)
+        assay_err_set(err, status, "%s", call->err.text);
+    pthread_mutex_unlock(&client->lock);
+    assay_client_call_leave(call);
+    if (status == ASSAY_OK)
+        return assay_reply_new(incoming, descriptor->methods[method].output, ret, err);
+    assay_incoming_free(incoming);
+    return status;
+}

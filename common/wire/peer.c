@@ -1,0 +1,188 @@
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/wire/server_internal.h"
+
+static struct assay_peer **bucket_of(struct assay_server *server, const unsigned char *id, size_t id_bytes)
+{
+    uint32_t hash = 2166136261u;
+    for (size_t i = 0; i < id_bytes; i++)
+        hash = (hash ^ id[i]) * 16777619u;
+    return &server->peers[hash % ASSAY_WIRE_BUCKETS];
+}
+
+struct assay_peer *assay_peer_find(struct assay_server *server, const void *id, size_t id_bytes)
+{
+    struct assay_peer *peer = *bucket_of(server, id, id_bytes);
+    while (peer && (peer->gone || peer->id_bytes != id_bytes || memcmp(peer->id, id, id_bytes) != 0))
+        peer = peer->next;
+    return peer;
+}
+
+struct assay_peer *assay_peer_get(struct assay_server *server, const void *id, size_t id_bytes)
+{
+    struct assay_peer *peer = assay_peer_find(server, id, id_bytes);
+    if (peer || server->peers_count == ASSAY_WIRE_PEERS_MAX || id_bytes == 0 || id_bytes > sizeof peer->id)
+        return peer;
+    peer = calloc(1, sizeof *peer);
+    if (!peer)
+        return NULL;
+    memcpy(peer->id, id, id_bytes);
+    peer->id_bytes = id_bytes;
+    /* An odd factor: 2^64 peers of one server all get different numbers. */
+    peer->instance = server->instance + ++server->peers_made * 0x9e3779b97f4a7c15u;
+    peer->pending_tail = &peer->pending_head;
+    struct assay_peer **bucket = bucket_of(server, id, id_bytes);
+    peer->next = *bucket;
+    *bucket = peer;
+    server->peers_count++;
+    return peer;
+}
+
+static void mark_gone(struct assay_server *server, struct assay_peer *peer)
+{
+    peer->gone = true;
+    assay_loop_wake(server->loop, &server->sweep);
+}
+
+static void drop_pending(struct assay_peer *peer)
+{
+    while (peer->pending_head) {
+        struct assay_outgoing *outgoing = peer->pending_head;
+        peer->pending_head = outgoing->next;
+        assay_outgoing_free(outgoing);
+    }
+    peer->pending_tail = &peer->pending_head;
+    peer->pending_count = peer->pending_bytes = 0;
+}
+
+/* False when the pipe is still full. */
+static bool send_pending(struct assay_server *server, struct assay_peer *peer)
+{
+    while (peer->pending_head && !peer->gone) {
+        struct assay_outgoing *outgoing = peer->pending_head;
+        enum assay_sent sent = assay_outgoing_send(outgoing, server->socket, peer->id, peer->id_bytes);
+        if (sent == ASSAY_SENT_FULL)
+            return false;
+        if (sent == ASSAY_SENT_UNREACHABLE)
+            mark_gone(server, peer);
+        peer->pending_head = outgoing->next;
+        if (!peer->pending_head)
+            peer->pending_tail = &peer->pending_head;
+        peer->pending_count--;
+        peer->pending_bytes -= outgoing->bytes;
+        assay_outgoing_free(outgoing);
+    }
+    return true;
+}
+
+/* A ROUTER cannot be polled for one peer's pipe. */
+static void retry(void *arg)
+{
+    struct assay_server *server = arg;
+    bool full = false;
+    for (size_t i = 0; i < ASSAY_WIRE_BUCKETS; i++)
+        for (struct assay_peer *peer = server->peers[i]; peer; peer = peer->next)
+            full |= !send_pending(server, peer);
+    server->retry_timer = full ? assay_loop_timer(server->loop, ASSAY_WIRE_RETRY_MS, 0, retry, server) : 0;
+}
+
+static void enqueue(struct assay_server *server, struct assay_peer *peer, struct assay_outgoing *outgoing)
+{
+    if (server->retry_timer == 0)
+        server->retry_timer = assay_loop_timer(server->loop, ASSAY_WIRE_RETRY_MS, 0, retry, server);
+    if (peer->pending_count == ASSAY_WIRE_PENDING_MAX || server->retry_timer == 0 ||
+        outgoing->bytes > ASSAY_WIRE_PENDING_BYTES_MAX - ASSAY_MIN(peer->pending_bytes, ASSAY_WIRE_PENDING_BYTES_MAX)) {
+        assay_outgoing_free(outgoing);
+        mark_gone(server, peer);
+        return;
+    }
+    outgoing->next = NULL;
+    *peer->pending_tail = outgoing;
+    peer->pending_tail = &outgoing->next;
+    peer->pending_count++;
+    peer->pending_bytes += outgoing->bytes;
+}
+
+void assay_peer_send(struct assay_server *server, struct assay_peer *peer, struct assay_outgoing *outgoing)
+{
+    if (peer->gone) {
+        assay_outgoing_free(outgoing);
+        return;
+    }
+    enum assay_sent sent = ASSAY_SENT_FULL;
+    if (!peer->pending_head)
+        sent = assay_outgoing_send(outgoing, server->socket, peer->id, peer->id_bytes);
+    if (sent == ASSAY_SENT_FULL) {
+        enqueue(server, peer, outgoing);
+        return;
+    }
+    if (sent == ASSAY_SENT_UNREACHABLE)
+        mark_gone(server, peer);
+    assay_outgoing_free(outgoing);
+}
+
+void assay_peer_send_header(struct assay_server *server, struct assay_peer *peer, Assay__V1__Header *header)
+{
+    struct assay_outgoing *outgoing;
+    if (assay_outgoing_new(NULL, NULL, 0, &outgoing, NULL) == ASSAY_OK) {
+        if (assay_outgoing_header(outgoing, header)) {
+            assay_peer_send(server, peer, outgoing);
+            return;
+        }
+        assay_outgoing_free(outgoing);
+    }
+    /* So few bytes lie inside the ZeroMQ message itself. */
+    header->sentence = NULL;
+    if (!peer->gone &&
+        (peer->pending_head || assay_header_send(header, server->socket, peer->id, peer->id_bytes) != ASSAY_SENT))
+        mark_gone(server, peer);
+}
+
+void assay_peers_tick(struct assay_server *server, int64_t now_ms)
+{
+    for (size_t i = 0; i < ASSAY_WIRE_BUCKETS; i++)
+        for (struct assay_peer *peer = server->peers[i]; peer; peer = peer->next)
+            if (!peer->gone && now_ms - peer->heard_ms > ASSAY_WIRE_PEER_SILENT_MS)
+                mark_gone(server, peer);
+}
+
+static struct assay_peer *take_gone(struct assay_server *server)
+{
+    for (size_t i = 0; i < ASSAY_WIRE_BUCKETS; i++) {
+        for (struct assay_peer **at = &server->peers[i]; *at; at = &(*at)->next) {
+            struct assay_peer *peer = *at;
+            if (peer->gone) {
+                *at = peer->next;
+                server->peers_count--;
+                return peer;
+            }
+        }
+    }
+    return NULL;
+}
+
+void assay_peers_sweep(void *arg)
+{
+    struct assay_server *server = arg;
+    struct assay_peer *peer;
+    while ((peer = take_gone(server))) {
+        while (peer->calls)
+            assay_call_cancel(peer->calls);
+        drop_pending(peer);
+        free(peer);
+    }
+}
+
+void assay_peers_free(struct assay_server *server)
+{
+    for (size_t i = 0; i < ASSAY_WIRE_BUCKETS; i++) {
+        while (server->peers[i]) {
+            struct assay_peer *peer = server->peers[i];
+            server->peers[i] = peer->next;
+            drop_pending(peer);
+            free(peer);
+        }
+    }
+}

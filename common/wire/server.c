@@ -1,0 +1,293 @@
+#include "common/wire/server.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/random.h>
+
+#include "common/base/clock.h"
+#include "common/wire/endpoint.h"
+#include "common/wire/methods.h"
+#include "common/wire/server_internal.h"
+
+#define TICK_MS 1000
+/* Answers under way when a server is freed get that long to leave. */
+#define LINGER_MS 1000
+
+/* The row and method index of "package.Service/Method"; false when there is none. */
+static bool find_method(struct assay_server *server, const char *name, const struct assay_service_row **ret_row,
+                        unsigned *ret_method)
+{
+    const char *slash = strchr(name, '/');
+    if (!slash)
+        return false;
+    size_t service_bytes = (size_t)(slash - name);
+    for (size_t i = 0; i < server->services_count; i++) {
+        const struct assay_service_row *row = &server->services[i];
+        if (strlen(row->descriptor->name) != service_bytes || memcmp(row->descriptor->name, name, service_bytes) != 0)
+            continue;
+        const ProtobufCMethodDescriptor *method =
+            protobuf_c_service_descriptor_get_method_by_name(row->descriptor, slash + 1);
+        if (!method)
+            return false;
+        *ret_row = row;
+        *ret_method = (unsigned)(method - row->descriptor->methods);
+        return row->handlers[*ret_method] != NULL;
+    }
+    return false;
+}
+
+static void refuse(struct assay_server *server, struct assay_peer *peer, uint64_t call_id, struct assay_err *err)
+{
+    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
+    header.has_kind = header.has_call_id = true;
+    header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
+    header.call_id = call_id;
+    assay_header_set_error(&header, err);
+    assay_peer_send_header(server, peer, &header);
+}
+
+static enum assay_status check_room(const struct assay_server *server, const struct assay_frames *frames,
+                                    const Assay__V1__Header *header, struct assay_err *err)
+{
+    if (server->calls_count >= ASSAY_WIRE_INFLIGHT_MAX)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: %zu calls are under way, at most %d are allowed",
+                             header->method, server->calls_count, ASSAY_WIRE_INFLIGHT_MAX);
+    if (frames->bytes > ASSAY_WIRE_HELD_BYTES_MAX - ASSAY_MIN(server->calls_bytes, ASSAY_WIRE_HELD_BYTES_MAX))
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
+                             "%s: requests under way hold %zu bytes, at most %llu are "
+                             "allowed",
+                             header->method, server->calls_bytes, ASSAY_WIRE_HELD_BYTES_MAX);
+    if (header->has_time_left_ms && header->time_left_ms == 0)
+        return assay_err_set(err, ASSAY_DEADLINE_EXCEEDED, "%s: the deadline has passed", header->method);
+    return ASSAY_OK;
+}
+
+/* Makes the call and runs its handler, or says why not. */
+static enum assay_status open_call(struct assay_server *server, struct assay_peer *peer, struct assay_frames *frames,
+                                   const Assay__V1__Header *header, struct assay_err *err)
+{
+    const struct assay_service_row *row;
+    unsigned method;
+    if (!find_method(server, header->method, &row, &method))
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s has no method \"%s\"", server->endpoint, header->method);
+    enum assay_status status = check_room(server, frames, header, err);
+    if (status == ASSAY_OK)
+        status = assay_frames_check(frames, header, err);
+    if (status != ASSAY_OK)
+        return status;
+    const ProtobufCMethodDescriptor *descriptor = &row->descriptor->methods[method];
+    ProtobufCMessage *request;
+    status = assay_payload_unpack(descriptor->input, zmq_msg_data(&frames->parts[1]), zmq_msg_size(&frames->parts[1]),
+                                  &request, err);
+    if (status != ASSAY_OK)
+        return status;
+    struct assay_incoming *incoming = assay_incoming_take(frames);
+    struct assay_call *call = NULL;
+    if (incoming)
+        call = assay_call_new(server, peer, header, descriptor, row->streams >> method & 1, incoming, request);
+    if (!call) {
+        assay_incoming_free(incoming);
+        protobuf_c_message_free_unpacked(request, NULL);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a call", header->method);
+    }
+    row->handlers[method](call, row->service);
+    return ASSAY_OK;
+}
+
+static void pong(struct assay_server *server, struct assay_peer *peer, uint64_t call_id)
+{
+    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
+    header.has_kind = header.has_call_id = header.has_instance = true;
+    header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG;
+    header.call_id = call_id;
+    header.instance = peer->instance;
+    assay_peer_send_header(server, peer, &header);
+}
+
+/* What a peer that is known or may become known says. False: nothing could be made of it. */
+static bool on_header(struct assay_server *server, struct assay_peer *peer, struct assay_frames *frames,
+                      const Assay__V1__Header *header)
+{
+    struct assay_call *call = assay_call_find(server, peer, header->call_id);
+    struct assay_err err = ASSAY_ERR_INIT;
+    switch (header->kind) {
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_REQUEST:
+        if (call)
+            return false;
+        if (open_call(server, peer, frames, header, &err) != ASSAY_OK)
+            refuse(server, peer, header->call_id, &err);
+        return true;
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_PING:
+        pong(server, peer, header->call_id);
+        return true;
+    /* The next two may cross the answer on its way. */
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_CANCEL:
+        if (call)
+            assay_call_cancel(call);
+        return true;
+    case ASSAY__V1__FRAME_KIND__FRAME_KIND_CREDIT:
+        if (call)
+            assay_call_grant(call, header->credit);
+        return true;
+    default:
+        return false;
+    }
+}
+
+static bool on_message(struct assay_server *server, struct assay_frames *frames)
+{
+    if (frames->excess || frames->count == 0)
+        return false;
+    Assay__V1__Header *header = assay_header_unpack(zmq_msg_data(&frames->parts[0]), zmq_msg_size(&frames->parts[0]));
+    if (!header)
+        return false;
+    const void *id = zmq_msg_data(&frames->id);
+    size_t id_bytes = zmq_msg_size(&frames->id);
+    bool opens = header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REQUEST ||
+                 header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_PING;
+    struct assay_peer *peer = opens ? assay_peer_get(server, id, id_bytes) : assay_peer_find(server, id, id_bytes);
+    bool understood = false;
+    if (peer) {
+        peer->heard_ms = assay_now_ms();
+        understood = on_header(server, peer, frames, header);
+    }
+    assay__v1__header__free_unpacked(header, NULL);
+    return understood;
+}
+
+static void on_readable(void *arg, short revents)
+{
+    (void)revents;
+    struct assay_server *server = arg;
+    struct assay_frames frames;
+    for (int i = 0; i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, server->socket, true); i++) {
+        if (!on_message(server, &frames))
+            server->dropped++;
+        assay_frames_clear(&frames);
+    }
+}
+
+static void on_tick(void *arg)
+{
+    struct assay_server *server = arg;
+    assay_peers_tick(server, assay_now_ms());
+}
+
+static enum assay_status bind_socket(struct assay_server *server, const char *endpoint, struct assay_err *err)
+{
+    enum assay_status status = assay_endpoint_check_bind(endpoint, err);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_socket_new(assay_loop_zmq(server->loop), ZMQ_ROUTER, LINGER_MS, &server->socket, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (zmq_bind(server->socket, endpoint) != 0)
+        return errno == EADDRINUSE
+                   ? assay_err_set(err, ASSAY_UNAVAILABLE, "address in use: something listens on %s", endpoint)
+                   : assay_err_errno(err, errno, "cannot listen on %s", endpoint);
+    size_t bytes = sizeof server->endpoint;
+    if (zmq_getsockopt(server->socket, ZMQ_LAST_ENDPOINT, server->endpoint, &bytes) != 0)
+        return assay_err_errno(err, errno, "cannot tell the address of %s", endpoint);
+    return ASSAY_OK;
+}
+
+struct watch_request {
+    struct assay_server *server;
+    enum assay_status status;
+    struct assay_err *err;
+};
+
+static void join_loop(void *arg)
+{
+    struct watch_request *request = arg;
+    struct assay_server *server = request->server;
+    request->status = assay_loop_watch(server->loop, &server->watch, request->err);
+    if (request->status != ASSAY_OK)
+        return;
+    server->tick_timer = assay_loop_timer(server->loop, TICK_MS, TICK_MS, on_tick, server);
+    if (server->tick_timer == 0)
+        request->status = assay_err_set(request->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a server");
+}
+
+static void free_server(void *server)
+{
+    assay_server_free(server);
+}
+
+enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint, struct assay_server **ret,
+                                   struct assay_err *err)
+{
+    struct assay_server *server = calloc(1, sizeof *server);
+    if (!server)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a server");
+    server->loop = loop;
+    server->sweep = (struct assay_wake){.fn = assay_peers_sweep, .arg = server};
+    if (getrandom(&server->instance, sizeof server->instance, 0) != sizeof server->instance)
+        server->instance = (uint64_t)assay_now_us() ^ (uint64_t)assay_wall_ms() << 20;
+    server->health = assay_health_new(server);
+    enum assay_status status = ASSAY_OK;
+    if (!server->health)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a server");
+    if (status == ASSAY_OK)
+        status = bind_socket(server, endpoint, err);
+    if (status == ASSAY_OK) {
+        server->watch = (struct assay_watch){server->socket, ZMQ_POLLIN, on_readable, server};
+        struct watch_request request = {.server = server, .err = err};
+        assay_loop_call(loop, join_loop, &request);
+        status = request.status;
+    }
+    if (status != ASSAY_OK) {
+        assay_loop_call(loop, free_server, server);
+        return status;
+    }
+    *ret = server;
+    return ASSAY_OK;
+}
+
+void assay_server_free(struct assay_server *server)
+{
+    if (!server)
+        return;
+    assay_health_free(server->health);
+    while (server->calls)
+        assay_call_orphan(server->calls);
+    assay_loop_timer_cancel(server->loop, server->tick_timer);
+    assay_loop_timer_cancel(server->loop, server->retry_timer);
+    assay_loop_unwake(server->loop, &server->sweep);
+    assay_peers_free(server);
+    if (server->socket) {
+        assay_loop_unwatch(server->loop, &server->watch);
+        if (server->endpoint[0])
+            assay_socket_unbind(assay_loop_zmq(server->loop), server->socket, server->endpoint);
+        zmq_close(server->socket);
+    }
+    free(server);
+}
+
+const char *assay_server_endpoint(const struct assay_server *server)
+{
+    return server->endpoint;
+}
+
+void assay_server_add(struct assay_server *server, const ProtobufCServiceDescriptor *descriptor,
+                      const assay_method_fn *handlers, void *service)
+{
+    if (server->services_count == ASSAY_WIRE_SERVICES_MAX || descriptor->n_methods > ASSAY_WIRE_METHODS_MAX)
+        ASSAY_BUG("too many services or methods on one server");
+    struct assay_service_row *row = &server->services[server->services_count++];
+    *row = (struct assay_service_row){.descriptor = descriptor, .handlers = handlers, .service = service};
+    for (unsigned i = 0; i < descriptor->n_methods; i++)
+        row->streams |= (uint64_t)assay_method_is_stream(descriptor, i) << i;
+}
+
+void assay_server_set_serving(struct assay_server *server, bool serving)
+{
+    assay_health_set(server->health, serving);
+}
+
+uint64_t assay_server_dropped(const struct assay_server *server)
+{
+    return server->dropped;
+}
