@@ -1,0 +1,15 @@
+/* The commands of the program `assay`: one file each, one row each in main.c. */
+#pragma once
+
+/* argv[0] is the command's own name. Returns the process's exit code (common/base/exit_code.h). stdout carries the
+ * result, stderr the rest. */
+typedef int (*assay_command_fn)(int argc, char **argv);
+
+int assay_command_compare_logits(int argc, char **argv);
+int assay_command_down(int argc, char **argv);
+int assay_command_eval(int argc, char **argv);
+int assay_command_jobs(int argc, char **argv);
+int assay_command_logits(int argc, char **argv);
+int assay_command_tokenize(int argc, char **argv);
+int assay_command_up(int argc, char **argv);
+int assay_command_workers(int argc, char **argv);

@@ -1,0 +1,307 @@
+#include "cli/eval_job.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/interrupt.h"
+#include "cli/words.h"
+#include "common/base/clock.h"
+
+/* The coordinator digests the model and cuts the corpus before it answers: minutes for the largest. */
+#define SUBMIT_MS 1800000
+#define CALL_MS 30000
+#define CANCEL_MS 5000
+#define TURN_MS 100
+#define AWAY_MS 60000
+#define WATCH_CREDIT 64
+
+/* --- submit --- */
+
+struct submission {
+    struct assay_remote *remote;
+    const Assay__V1__SubmitJobRequest *request;
+    struct assay_attachment corpus;
+    struct assay_reply *reply;
+    enum assay_status status;
+    struct assay_err err;
+    atomic_bool done;
+};
+
+static void *submit_thread(void *arg)
+{
+    struct submission *submission = arg;
+    struct assay_call_options options = {
+        .deadline_ms = SUBMIT_MS, .attachments = &submission->corpus, .attachments_count = 1};
+    submission->status =
+        assay_call_unary(submission->remote->client, &assay__v1__coordinator__descriptor, ASSAY_COORDINATOR_SUBMIT_JOB,
+                         &submission->request->base, &options, &submission->reply, &submission->err);
+    atomic_store(&submission->done, true);
+    return NULL;
+}
+
+/* The call blocks its thread; this one waits for it and for an interrupt. */
+static enum assay_status submit_request(struct assay_eval_job *job, const Assay__V1__SubmitJobRequest *request,
+                                        struct assay_attachment corpus, struct assay_err *err)
+{
+    struct submission submission = {.remote = job->remote, .request = request, .corpus = corpus};
+    pthread_t thread;
+    bool interrupted = false;
+    if (pthread_create(&thread, NULL, submit_thread, &submission) != 0) {
+        corpus.release((void *)corpus.data, corpus.hint);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot start a thread");
+    }
+    while (!atomic_load(&submission.done)) {
+        if (!interrupted && assay_interrupt_wait(TURN_MS)) {
+            interrupted = true;
+            assay_client_cancel_all(job->remote->client);
+        } else if (interrupted) {
+            break;
+        }
+    }
+    pthread_join(thread, NULL);
+    enum assay_status status = submission.status;
+    if (interrupted && status != ASSAY_OK)
+        status = assay_err_set(err, ASSAY_CANCELLED, "interrupted before the job was accepted");
+    else if (status != ASSAY_OK && err)
+        *err = submission.err;
+    if (status != ASSAY_OK)
+        return status;
+    const Assay__V1__SubmitJobReply *reply = assay_reply_message(submission.reply);
+    if (reply->job_id.len != sizeof job->job_id)
+        status = assay_err_set(err, ASSAY_INTERNAL, "SubmitJob: a job id has %zu bytes, found %zu", sizeof job->job_id,
+                               reply->job_id.len);
+    else
+        memcpy(job->job_id, reply->job_id.data, sizeof job->job_id);
+    assay_reply_free(submission.reply);
+    return status;
+}
+
+/* A spec of the request, cut from its canonical text. */
+struct spec_message {
+    Assay__V1__VariantSpec spec;
+    Assay__V1__Parameter parameters[16];
+    Assay__V1__Parameter *list[16];
+    char text[ASSAY_SPEC_TEXT_MAX];
+};
+
+static void fill_spec(struct spec_message *message, const char *text)
+{
+    char *rest = NULL;
+    assay__v1__variant_spec__init(&message->spec);
+    snprintf(message->text, sizeof message->text, "%s", text);
+    message->spec.scheme = strtok_r(message->text, ":", &rest);
+    message->spec.parameters = message->list;
+    for (char *part = strtok_r(NULL, ":", &rest); part; part = strtok_r(NULL, ":", &rest)) {
+        char *equals = strchr(part, '=');
+        if (!equals || message->spec.n_parameters == ASSAY_COUNT(message->parameters))
+            ASSAY_BUG("a canonical spec is scheme[:key=value]*");
+        *equals = '\0';
+        if (strcmp(part, "compute") == 0) {
+            message->spec.compute = equals + 1;
+            continue;
+        }
+        Assay__V1__Parameter *parameter = &message->parameters[message->spec.n_parameters];
+        assay__v1__parameter__init(parameter);
+        parameter->key = part;
+        parameter->value = equals + 1;
+        message->list[message->spec.n_parameters++] = parameter;
+    }
+}
+
+static const char *base_name(const char *path)
+{
+    const char *slash = strrchr(path, '/');
+    return slash && slash[1] ? slash + 1 : path;
+}
+
+static enum assay_status read_corpus(const char *path, struct assay_attachment *ret, struct assay_err *err)
+{
+    char *text = NULL;
+    size_t bytes = 0;
+    enum assay_status status = assay_file_read(path, ASSAY_CORPUS_BYTES_MAX, &text, &bytes, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (bytes == 0) {
+        free(text);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "corpus %s: the file is empty", path);
+    }
+    *ret = (struct assay_attachment){.data = text, .bytes = bytes, .release = assay_attachment_free};
+    return ASSAY_OK;
+}
+
+enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                        struct assay_err *err)
+{
+    struct assay_attachment corpus = {0};
+    enum assay_status status = read_corpus(options->corpus_path, &corpus, err);
+    if (status != ASSAY_OK)
+        return status;
+    size_t count = options->variants_count + 1;
+    struct spec_message *specs = calloc(count, sizeof *specs);
+    Assay__V1__VariantSpec **variants = calloc(count, sizeof *variants);
+    Assay__V1__SubmitJobRequest request = ASSAY__V1__SUBMIT_JOB_REQUEST__INIT;
+    Assay__V1__Tensor tensor = ASSAY__V1__TENSOR__INIT;
+    Assay__V1__Thresholds thresholds = ASSAY__V1__THRESHOLDS__INIT;
+    uint64_t shape = corpus.bytes;
+    if (!specs || !variants) {
+        free(specs);
+        free(variants);
+        corpus.release((void *)corpus.data, corpus.hint);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory");
+    }
+    fill_spec(&specs[0], options->reference);
+    for (size_t i = 1; i < count; i++) {
+        fill_spec(&specs[i], options->variants[i - 1]);
+        variants[i - 1] = &specs[i].spec;
+    }
+    tensor.has_dtype = tensor.has_attachment = true;
+    tensor.dtype = ASSAY__V1__DTYPE__DTYPE_U8;
+    tensor.n_shape = 1;
+    tensor.shape = &shape;
+    thresholds.has_perplexity_increase_percent = thresholds.has_kl_mean_nats = true;
+    thresholds.perplexity_increase_percent = options->perplexity_increase_percent_max;
+    thresholds.kl_mean_nats = options->kl_mean_nats_max;
+    request.model_dir = (char *)options->model_dir;
+    request.reference = &specs[0].spec;
+    request.n_variants = options->variants_count;
+    request.variants = variants;
+    request.corpus_name = (char *)base_name(options->corpus_path);
+    request.corpus = &tensor;
+    request.protocol = (char *)options->protocol;
+    request.has_chunks_max = true;
+    request.chunks_max = (uint64_t)options->chunks_max;
+    request.thresholds = &thresholds;
+    request.name = (char *)options->name;
+    status = submit_request(job, &request, corpus, err);
+    free(specs);
+    free(variants);
+    return status;
+}
+
+/* --- watch --- */
+
+static bool is_over(const Assay__V1__Event *event)
+{
+    return event->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED ||
+           event->state == ASSAY__V1__JOB_STATE__JOB_STATE_FAILED ||
+           event->state == ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED;
+}
+
+static enum assay_status cancel_job(struct assay_eval_job *job, struct assay_err *err)
+{
+    Assay__V1__CancelJobRequest request = ASSAY__V1__CANCEL_JOB_REQUEST__INIT;
+    struct assay_reply *reply = NULL;
+    char hex[2 * ASSAY_EVAL_JOB_ID_BYTES + 1];
+    struct assay_err why = ASSAY_ERR_INIT;
+    request.has_job_id = true;
+    request.job_id = (ProtobufCBinaryData){sizeof job->job_id, job->job_id};
+    assay_word_hex(request.job_id, sizeof job->job_id, hex);
+    enum assay_status status =
+        assay_remote_call(job->remote, ASSAY_COORDINATOR_CANCEL_JOB, &request.base, CANCEL_MS, &reply, &why);
+    assay_reply_free(reply);
+    if (status != ASSAY_OK)
+        return assay_err_set(err, ASSAY_CANCELLED, "interrupted; job %s could not be cancelled: %s", hex, why.text);
+    return assay_err_set(err, ASSAY_CANCELLED, "cancelled job %s; what it has finished stays in the cache", hex);
+}
+
+static void tell_stack_events(struct assay_eval_job *job)
+{
+    char text[ASSAY_STACK_EVENT_MAX];
+    while (job->stack && assay_stack_next_event(job->stack, text))
+        assay_display_note(job->display, text);
+}
+
+struct watch {
+    struct assay_stream *stream;
+    int64_t heard_ms; /* when the coordinator was last heard of */
+    int64_t event_ms; /* when last_event came */
+    uint64_t next_sequence;
+};
+
+static enum assay_status open_stream(struct assay_eval_job *job, struct watch *watch, struct assay_err *err)
+{
+    Assay__V1__WatchEventsRequest request = ASSAY__V1__WATCH_EVENTS_REQUEST__INIT;
+    struct assay_call_options options = {.wait_for_ready = true};
+    request.has_job_id = request.has_from_sequence = true;
+    request.job_id = (ProtobufCBinaryData){sizeof job->job_id, job->job_id};
+    request.from_sequence = watch->next_sequence;
+    return assay_stream_open(job->remote->client, &assay__v1__coordinator__descriptor, ASSAY_COORDINATOR_WATCH_EVENTS,
+                             &request.base, &options, WATCH_CREDIT, &watch->stream, err);
+}
+
+static void take_event(struct assay_eval_job *job, struct watch *watch, struct assay_reply *reply)
+{
+    const Assay__V1__Event *event = assay_reply_message(reply);
+    watch->heard_ms = watch->event_ms = assay_now_ms();
+    watch->next_sequence = event->sequence + 1;
+    if (event->text && event->text[0])
+        assay_display_note(job->display, event->text);
+    assay_reply_free(job->last_event);
+    job->last_event = reply;
+}
+
+/* One look at the stream. A stream that ended early is opened again while the coordinator may come back. */
+static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *watch, struct assay_err *err)
+{
+    struct assay_err why = ASSAY_ERR_INIT;
+    struct assay_reply *reply = NULL;
+    enum assay_status status = watch->stream ? ASSAY_OK : open_stream(job, watch, &why);
+    if (status == ASSAY_OK)
+        status = assay_stream_next(watch->stream, TURN_MS, &reply, &why);
+    if (status == ASSAY_OK && reply) {
+        take_event(job, watch, reply);
+        return ASSAY_OK;
+    }
+    if (status == ASSAY_DEADLINE_EXCEEDED && !why.text[0])
+        return ASSAY_OK;
+    assay_stream_close(watch->stream);
+    watch->stream = NULL;
+    bool passing = status == ASSAY_OK || status == ASSAY_UNAVAILABLE;
+    if (passing && assay_now_ms() - watch->heard_ms < AWAY_MS)
+        return ASSAY_OK;
+    if (passing)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the coordinator has been silent for %d s", AWAY_MS / 1000);
+    *err = why;
+    return status;
+}
+
+enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err)
+{
+    struct watch watch = {.heard_ms = assay_now_ms(), .next_sequence = 1};
+    enum assay_status status = ASSAY_OK;
+    for (;;) {
+        const Assay__V1__Event *event = job->last_event ? assay_reply_message(job->last_event) : NULL;
+        if (event && is_over(event))
+            break;
+        status = watch_turn(job, &watch, err);
+        tell_stack_events(job);
+        if (status == ASSAY_OK && job->stack)
+            status = assay_stack_state(job->stack, err);
+        if (status == ASSAY_OK && assay_interrupt_wait(watch.stream ? 0 : TURN_MS))
+            status = cancel_job(job, err);
+        if (status != ASSAY_OK)
+            break;
+        event = job->last_event ? assay_reply_message(job->last_event) : NULL;
+        assay_display_show(job->display, event, event ? assay_now_ms() - watch.event_ms : 0);
+    }
+    assay_display_end(job->display);
+    assay_stream_close(watch.stream);
+    return status;
+}
+
+enum assay_status assay_eval_job_fetch(struct assay_eval_job *job, struct assay_reply **ret, struct assay_err *err)
+{
+    Assay__V1__GetJobRequest request = ASSAY__V1__GET_JOB_REQUEST__INIT;
+    request.has_job_id = true;
+    request.job_id = (ProtobufCBinaryData){sizeof job->job_id, job->job_id};
+    return assay_remote_call(job->remote, ASSAY_COORDINATOR_GET_JOB, &request.base, CALL_MS, ret, err);
+}
+
+void assay_eval_job_release(struct assay_eval_job *job)
+{
+    assay_reply_free(job->last_event);
+    job->last_event = NULL;
+}

@@ -1,0 +1,31 @@
+/* One job of `assay eval`: submitted, watched, cancelled, fetched. Main thread. */
+#pragma once
+
+#include "cli/eval_display.h"
+#include "cli/eval_options.h"
+#include "cli/remote.h"
+#include "cli/stack.h"
+
+#define ASSAY_EVAL_JOB_ID_BYTES 16
+
+struct assay_eval_job {
+    struct assay_remote *remote;
+    struct assay_stack *stack; /* NULL when it is not ours */
+    struct assay_display *display;
+    uint8_t job_id[ASSAY_EVAL_JOB_ID_BYTES];
+    struct assay_reply *last_event; /* an Event; NULL before the first */
+};
+
+/* Reads the corpus and submits. Sets job_id. CANCELLED when interrupted. */
+enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                        struct assay_err *err) ASSAY_MUST_USE;
+
+/* Shows progress until the job is completed, failed or cancelled (all OK). On an interrupt it cancels the job:
+ * CANCELLED. UNAVAILABLE when the coordinator stays away. Else: why the stack ended. */
+enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err) ASSAY_MUST_USE;
+
+/* A Job; the caller's to free. */
+enum assay_status assay_eval_job_fetch(struct assay_eval_job *job, struct assay_reply **ret,
+                                       struct assay_err *err) ASSAY_MUST_USE;
+
+void assay_eval_job_release(struct assay_eval_job *job);

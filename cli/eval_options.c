@@ -1,0 +1,242 @@
+#include "cli/eval_options.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include "cli/say.h"
+#include "common/base/exit_code.h"
+#include "common/base/paths.h"
+
+#define NAME_BYTES_MAX 200
+
+static enum assay_status canonical(const char *option, const char *text, char ret[ASSAY_SPEC_TEXT_MAX],
+                                   struct assay_err *err)
+{
+    struct assay_spec spec;
+    enum assay_status status = assay_spec_parse(text, &spec, err);
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "%s", option);
+        return status;
+    }
+    assay_spec_format(&spec, ret);
+    return ASSAY_OK;
+}
+
+enum assay_status assay_eval_variants_parse(const char *text,
+                                            char variants[ASSAY_JOB_VARIANTS_MAX][ASSAY_SPEC_TEXT_MAX],
+                                            size_t *ret_count, struct assay_err *err)
+{
+    size_t count = 0;
+    for (const char *at = text; at; at = strchr(at, ',') ? strchr(at, ',') + 1 : NULL) {
+        char part[ASSAY_SPEC_TEXT_MAX];
+        size_t len = strcspn(at, ",");
+        if (len == 0 || len >= sizeof part)
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                                 "--variants: found a part of %zu bytes in '%.100s', wanted SPEC[,SPEC]*", len, text);
+        if (count == ASSAY_JOB_VARIANTS_MAX)
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--variants: a job has at most %d variants",
+                                 ASSAY_JOB_VARIANTS_MAX);
+        memcpy(part, at, len);
+        part[len] = '\0';
+        enum assay_status status = canonical("--variants", part, variants[count], err);
+        if (status != ASSAY_OK)
+            return status;
+        for (size_t i = 0; i < count; i++)
+            if (strcmp(variants[i], variants[count]) == 0)
+                return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--variants: %s stands twice", variants[count]);
+        count++;
+    }
+    *ret_count = count;
+    return ASSAY_OK;
+}
+
+static enum assay_status check_model(const char *given, char model_dir[ASSAY_PATH_MAX], struct assay_err *err)
+{
+    char config[ASSAY_PATH_MAX];
+    struct stat st;
+    char *real = realpath(given, NULL);
+    if (!real)
+        return assay_err_errno(err, errno, "model %s", given);
+    enum assay_status status = ASSAY_OK;
+    if (strlen(real) >= ASSAY_PATH_MAX)
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "model %.200s...: the path is too long", given);
+    else
+        strcpy(model_dir, real);
+    free(real);
+    if (status == ASSAY_OK)
+        status = assay_path_join(config, model_dir, "config.json", err);
+    if (status != ASSAY_OK)
+        return status;
+    if (stat(model_dir, &st) != 0 || !S_ISDIR(st.st_mode))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "model %s: found a file, wanted a checkpoint directory",
+                             given);
+    if (access(config, R_OK) != 0)
+        return assay_err_errno(err, errno, "model %s: cannot read config.json", given);
+    return ASSAY_OK;
+}
+
+/* Inputs and the place of the results, so that nothing runs for nothing. */
+static enum assay_status check_files(struct assay_eval_options *options, const char *model, const char *data,
+                                     struct assay_err *err)
+{
+    enum assay_status status = check_model(model, options->model_dir, err);
+    if (status == ASSAY_OK && access(options->corpus_path, R_OK) != 0)
+        status = assay_err_errno(err, errno, "corpus %s", options->corpus_path);
+    if (status == ASSAY_OK)
+        status = assay_data_dir(data, options->data_dir, err);
+    if (status == ASSAY_OK)
+        status = assay_mkdirs(options->out_dir, 0777, err);
+    if (status == ASSAY_OK && access(options->out_dir, W_OK | X_OK) != 0)
+        status = assay_err_errno(err, errno, "cannot write to %s", options->out_dir);
+    return status;
+}
+
+static enum assay_status check_values(struct assay_eval_options *options, const char *reference, const char *variants,
+                                      struct assay_err *err)
+{
+    if (options->name && strlen(options->name) > NAME_BYTES_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--name: at most %d bytes, found %zu", NAME_BYTES_MAX,
+                             strlen(options->name));
+    if (options->coordinator && options->keep_stack)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "--keep-stack is for a stack that this command starts, --coordinator names another");
+    enum assay_status status = canonical("--reference", reference, options->reference, err);
+    return status == ASSAY_OK ? assay_eval_variants_parse(variants, options->variants, &options->variants_count, err)
+                              : status;
+}
+
+static void join_command(int argc, char **argv, struct assay_buf *out)
+{
+    assay_buf_str(out, "assay");
+    for (int i = 0; i < argc; i++) {
+        bool quote = argv[i][0] == '\0' || argv[i][strcspn(argv[i], " \t\n\"'\\$;&|<>()*?#~`")] != '\0';
+        assay_buf_str(out, quote ? " '" : " ");
+        for (const char *at = argv[i]; *at; at++)
+            assay_buf_append(out, quote && *at == '\'' ? "'\\''" : at, quote && *at == '\'' ? 4 : 1);
+        if (quote)
+            assay_buf_str(out, "'");
+    }
+}
+
+static bool parse_arguments(int argc, char **argv, struct assay_eval_options *options, const char **ret_texts,
+                            int *ret_exit)
+{
+    const char *positional[1] = {NULL};
+    const struct assay_setting settings[] = {
+        {.name = "reference",
+         .type = ASSAY_SETTING_STRING,
+         .target = &ret_texts[1],
+         .argument = "SPEC",
+         .help = "what the variants are compared with"},
+        {.name = "variants",
+         .type = ASSAY_SETTING_STRING,
+         .target = &ret_texts[2],
+         .argument = "SPEC,...",
+         .help = "what is measured: scheme[:key=value]*",
+         .required = true},
+        {.name = "corpus",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->corpus_path,
+         .argument = "FILE",
+         .help = "text to run, UTF-8",
+         .required = true},
+        {.name = "protocol",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->protocol,
+         .argument = "NAME",
+         .help = "how the text is cut and scored"},
+        {.name = "chunks",
+         .type = ASSAY_SETTING_INT,
+         .target = &options->chunks_max,
+         .max = ASSAY_JOB_CHUNKS_MAX,
+         .argument = "N",
+         .help = "run the first N chunks only, 0 for all"},
+        {.name = "out",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->out_dir,
+         .argument = "DIR",
+         .help = "where the report files go"},
+        {.name = "data",
+         .type = ASSAY_SETTING_STRING,
+         .target = &ret_texts[3],
+         .argument = "DIR",
+         .help = "data directory of the stack, with its cache (else $XDG_DATA_HOME/assay)"},
+        {.name = "coordinator",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->coordinator,
+         .argument = "ENDPOINT",
+         .help = "use this stack and start none"},
+        {.name = "json",
+         .type = ASSAY_SETTING_FLAG,
+         .target = &options->json,
+         .help = "print the whole report as JSON"},
+        {.name = "max-ppl-increase",
+         .type = ASSAY_SETTING_DOUBLE,
+         .target = &options->perplexity_increase_percent_max,
+         .max = 1e6,
+         .argument = "PERCENT",
+         .help = "threshold of the perplexity increase"},
+        {.name = "max-kl",
+         .type = ASSAY_SETTING_DOUBLE,
+         .target = &options->kl_mean_nats_max,
+         .max = 1e6,
+         .argument = "NATS",
+         .help = "threshold of the mean KL divergence"},
+        {.name = "name",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->name,
+         .argument = "TEXT",
+         .help = "title of the report"},
+        {.name = "keep-stack",
+         .type = ASSAY_SETTING_FLAG,
+         .target = &options->keep_stack,
+         .help = "leave the stack running that this command started"},
+    };
+    const struct assay_command command = {
+        .usage = "assay eval MODEL --variants SPEC,... --corpus FILE [--reference SPEC] [options]",
+        .summary = "Measures what quantized variants of a model lose against its reference. Exit code 0: within the "
+                   "thresholds, 1: beyond, 2: the data do not decide.",
+        .settings = settings,
+        .settings_count = ASSAY_COUNT(settings),
+        .positional = positional,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
+    bool go_on = assay_say_parse("eval", &command, argc, argv, ret_exit);
+    ret_texts[0] = positional[0];
+    return go_on;
+}
+
+bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *options, int *ret_exit)
+{
+    const char *texts[4] = {NULL, "fp32", NULL, NULL}; /* model, reference, variants, data */
+    struct assay_err err = ASSAY_ERR_INIT;
+    *options = (struct assay_eval_options){
+        .protocol = "llamacpp-512",
+        .out_dir = "./assay-results",
+        .perplexity_increase_percent_max = 8,
+        .kl_mean_nats_max = 0.1,
+    };
+    if (!parse_arguments(argc, argv, options, texts, ret_exit))
+        return false;
+    if (check_values(options, texts[1], texts[2], &err) != ASSAY_OK) {
+        assay_say_failure("eval", &err);
+        *ret_exit = ASSAY_EXIT_USAGE;
+        return false;
+    }
+    if (check_files(options, texts[0], texts[3], &err) != ASSAY_OK) {
+        *ret_exit = assay_say_failure("eval", &err);
+        return false;
+    }
+    join_command(argc, argv, &options->command);
+    return true;
+}
+
+void assay_eval_options_release(struct assay_eval_options *options)
+{
+    assay_buf_release(&options->command);
+}

@@ -1,0 +1,33 @@
+#include "cli/interrupt.h"
+
+#include <pthread.h>
+#include <signal.h>
+#include <time.h>
+
+static bool interrupted;
+
+static sigset_t ending_signals(void)
+{
+    sigset_t set;
+    sigemptyset(&set);
+    sigaddset(&set, SIGINT);
+    sigaddset(&set, SIGTERM);
+    sigaddset(&set, SIGHUP);
+    return set;
+}
+
+void assay_interrupt_prepare(void)
+{
+    sigset_t set = ending_signals();
+    pthread_sigmask(SIG_BLOCK, &set, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+bool assay_interrupt_wait(int wait_ms)
+{
+    sigset_t set = ending_signals();
+    struct timespec timeout = {.tv_sec = wait_ms / 1000, .tv_nsec = (wait_ms % 1000) * 1000000L};
+    if (!interrupted && sigtimedwait(&set, NULL, &timeout) > 0)
+        interrupted = true;
+    return interrupted;
+}

@@ -1,0 +1,148 @@
+#include <inttypes.h>
+#include <math.h>
+#include <stdio.h>
+
+#include "cli/report_cells.h"
+#include "cli/words.h"
+
+void assay_cell_figure(struct assay_grid *grid, struct assay_figure figure, int decimals)
+{
+    if (figure.present)
+        assay_grid_cell(grid, "%.*f", decimals, figure.value);
+    else
+        assay_grid_cell(grid, "-");
+}
+
+void assay_cell_estimate(struct assay_grid *grid, const Assay__V1__Estimate *estimate, int decimals)
+{
+    struct assay_figure figure = assay_estimate_figure(estimate);
+    if (figure.present && estimate->has_standard_error && isfinite(estimate->standard_error))
+        assay_grid_cell(grid, "%.*f ± %.*f", decimals, figure.value, decimals, estimate->standard_error);
+    else
+        assay_cell_figure(grid, figure, decimals);
+}
+
+void assay_cell_change(struct assay_grid *grid, const Assay__V1__Estimate *estimate, int decimals)
+{
+    struct assay_figure figure = assay_estimate_figure(estimate);
+    if (figure.present && estimate->has_interval_low && estimate->has_interval_high)
+        assay_grid_cell(grid, "%+.*f [%+.*f, %+.*f]", decimals, figure.value, decimals, estimate->interval_low,
+                        decimals, estimate->interval_high);
+    else if (figure.present)
+        assay_grid_cell(grid, "%+.*f", decimals, figure.value);
+    else
+        assay_grid_cell(grid, "-");
+}
+
+void assay_cell_small(struct assay_grid *grid, bool has, double value)
+{
+    if (has && isfinite(value))
+        assay_grid_cell(grid, "%.3g", value);
+    else
+        assay_grid_cell(grid, "-");
+}
+
+static void add_kl_cells(struct assay_grid *grid, const Assay__V1__Distribution *kl)
+{
+    static const Assay__V1__Distribution none = ASSAY__V1__DISTRIBUTION__INIT;
+    if (!kl)
+        kl = &none;
+    if (kl->has_mean && isfinite(kl->mean) && kl->has_standard_error)
+        assay_grid_cell(grid, "%.3g ± %.2g", kl->mean, kl->standard_error);
+    else
+        assay_cell_small(grid, kl->has_mean, kl->mean);
+    assay_cell_small(grid, kl->has_median, kl->median);
+    assay_cell_small(grid, kl->has_p99, kl->p99);
+    assay_cell_small(grid, kl->has_max, kl->max);
+}
+
+void assay_cells_results(struct assay_grid *grid, const struct assay_report *report)
+{
+    assay_grid_head(grid, "variant|PPL ± SE|dPPL % [95 %]|KL mean ± SE (nats)|median|p99|max|same top-1 %|"
+                          "weight cosine mean / min|MB|FP16 / size|tokens/s|verdict");
+    for (size_t i = 0; i < report->job->n_results; i++) {
+        const Assay__V1__VariantResult *result = report->job->results[i];
+        const Assay__V1__VariantScore *score = result->score;
+        const Assay__V1__ArtifactSummary *artifact = result->artifact;
+        struct assay_cosines cosines = assay_weight_cosines(result, ASSAY_LAYERS_ALL);
+        assay_grid_cell(grid, "%s", assay_result_label(result));
+        assay_cell_estimate(grid, score ? score->perplexity : NULL, 4);
+        if (i == 0)
+            assay_grid_cell(grid, "reference");
+        else
+            assay_cell_change(grid, score ? score->perplexity_increase_percent : NULL, 3);
+        add_kl_cells(grid, score && i > 0 ? score->kl_nats : NULL);
+        assay_cell_figure(grid, assay_estimate_figure(score && i > 0 ? score->same_top1_percent : NULL), 2);
+        if (cosines.tensors > 0)
+            assay_grid_cell(grid, "%.6f / %.6f", cosines.mean, cosines.min);
+        else
+            assay_grid_cell(grid, "-");
+        if (artifact && artifact->has_artifact_bytes)
+            assay_grid_cell(grid, "%.2f", (double)artifact->artifact_bytes / 1e6);
+        else
+            assay_grid_cell(grid, "-");
+        assay_cell_figure(grid, assay_compression_ratio(result), 2);
+        assay_cell_figure(grid, assay_tokens_per_second(result), 0);
+        assay_grid_cell(grid, "%s", i == 0 ? "-" : assay_word_verdict(result->verdict));
+    }
+}
+
+static void add_reason(struct assay_buf *out, const Assay__V1__VariantResult *result, const char *what,
+                       struct assay_figure figure)
+{
+    if (!figure.present)
+        assay_buf_printf(out, "  %s of %s: not measured: %s\n", what, assay_result_label(result), figure.missing);
+}
+
+static void add_reasons(const struct assay_report *report, struct assay_buf *out)
+{
+    for (size_t i = 0; i < report->job->n_results; i++) {
+        const Assay__V1__VariantResult *result = report->job->results[i];
+        const Assay__V1__VariantScore *score = result->score;
+        add_reason(out, result, "PPL", assay_estimate_figure(score ? score->perplexity : NULL));
+        if (i > 0) {
+            add_reason(out, result, "dPPL", assay_estimate_figure(score ? score->perplexity_increase_percent : NULL));
+            add_reason(out, result, "same top-1", assay_estimate_figure(score ? score->same_top1_percent : NULL));
+        }
+        if (i > 0 && (!score || !score->kl_nats))
+            assay_buf_printf(out, "  KL of %s: not measured: the evaluator sent no such figure\n",
+                             assay_result_label(result));
+        if (i > 0 && assay_weight_cosines(result, ASSAY_LAYERS_ALL).tensors == 0)
+            assay_buf_printf(out, "  weight cosine of %s: not measured: %s\n", assay_result_label(result),
+                             assay_no_cosine_reason(result));
+        add_reason(out, result, "size ratio", assay_compression_ratio(result));
+        add_reason(out, result, "tokens/s", assay_tokens_per_second(result));
+    }
+}
+
+void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
+{
+    const Assay__V1__Job *job = report->job;
+    for (size_t i = 0; i < job->n_results; i++) {
+        const Assay__V1__VariantResult *result = job->results[i];
+        uint64_t chunks = result->chunks_run + result->chunks_cached;
+        assay_buf_printf(out, "%s %s: ", i == 0 ? "reference" : "variant", assay_result_label(result));
+        if (result->chunks_cached > 0)
+            assay_buf_printf(out, "%" PRIu64 " of %" PRIu64 " chunks from the cache", result->chunks_cached, chunks);
+        if (result->chunks_cached > 0 && result->chunks_run > 0)
+            assay_buf_str(out, ", ");
+        if (result->chunks_run > 0 || result->chunks_cached == 0)
+            assay_buf_printf(out, "%" PRIu64 " of %" PRIu64 " chunks run in %.1f s of compute", result->chunks_run,
+                             chunks, (double)result->compute_us / 1e6);
+        if (result->artifact && result->artifact->was_cached)
+            assay_buf_str(out, "; artifact from the cache");
+        assay_buf_str(out, "\n");
+    }
+    if (job->saved_us > 0)
+        assay_buf_printf(out, "the cache saved ~%.1f s of forward passes\n", (double)job->saved_us / 1e6);
+}
+
+void assay_report_table(const struct assay_report *report, struct assay_buf *out)
+{
+    struct assay_grid grid = ASSAY_GRID_INIT;
+    assay_cells_results(&grid, report);
+    assay_grid_text(&grid, out);
+    assay_grid_release(&grid);
+    add_reasons(report, out);
+    assay_buf_printf(out, "verdict: %s\n", assay_word_verdict(report->job->verdict));
+}

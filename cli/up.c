@@ -1,0 +1,91 @@
+#include <stdio.h>
+#include <unistd.h>
+
+#include "cli/commands.h"
+#include "cli/interrupt.h"
+#include "cli/say.h"
+#include "cli/stack.h"
+#include "common/base/exit_code.h"
+#include "common/base/log.h"
+#include "common/base/paths.h"
+
+#define TURN_MS 200
+
+static void log_events(struct assay_stack *stack)
+{
+    char text[ASSAY_STACK_EVENT_MAX];
+    while (assay_stack_next_event(stack, text))
+        assay_log(ASSAY_LOG_INFO, "%s", text);
+}
+
+/* What is wrong with an option is a usage error here; elsewhere it is bad input. */
+static int fail(const struct assay_err *err)
+{
+    int code = assay_say_failure("up", err);
+    return err->status == ASSAY_INVALID_ARGUMENT ? ASSAY_EXIT_USAGE : code;
+}
+
+static int run(const struct assay_stack_options *options)
+{
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_stack *stack = NULL;
+    if (assay_stack_start(options, &stack, &err) != ASSAY_OK)
+        return fail(&err);
+    log_events(stack);
+    printf("ready: %s (process %ld, data %s); stop it with Ctrl-C or 'assay down'\n", assay_stack_endpoint(stack),
+           (long)getpid(), options->data_dir);
+    fflush(stdout);
+    while (assay_stack_state(stack, &err) == ASSAY_OK && !assay_interrupt_wait(TURN_MS))
+        log_events(stack);
+    log_events(stack);
+    int code = err.status == ASSAY_OK ? ASSAY_EXIT_PASS : fail(&err);
+    assay_stack_stop(stack);
+    return code;
+}
+
+int assay_command_up(int argc, char **argv)
+{
+    const char *data = NULL;
+    struct assay_stack_options options = {0};
+    const struct assay_setting settings[] = {
+        {.name = "data",
+         .type = ASSAY_SETTING_STRING,
+         .target = &data,
+         .argument = "DIR",
+         .help = "where the stack keeps artifacts, records, jobs, logs (else $XDG_DATA_HOME/assay)"},
+        {.name = "listen",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.listen,
+         .argument = "ENDPOINT",
+         .help = "where the coordinator listens, else its socket under DIR/run"},
+        {.name = "cpus",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.cpus,
+         .argument = "LIST",
+         .help = "CPUs of all processes, as 0-3,8"},
+        {.name = "workers",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.workers,
+         .argument = "PLAN",
+         .help = "workers to start at once, each on its CPUs, as fp32:0-3;int8:4-7"},
+    };
+    const struct assay_command command = {
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN]",
+        .summary =
+            "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
+            "a precision, as jobs need them.",
+        .settings = settings,
+        .settings_count = ASSAY_COUNT(settings),
+    };
+    int code;
+    char data_dir[ASSAY_PATH_MAX];
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (!assay_say_parse("up", &command, argc, argv, &code))
+        return code;
+    assay_interrupt_prepare();
+    assay_log_init("up", ASSAY_LOG_INFO);
+    if (assay_data_dir(data, data_dir, &err) != ASSAY_OK)
+        return fail(&err);
+    options.data_dir = data_dir;
+    return run(&options);
+}
