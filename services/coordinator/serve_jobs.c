@@ -76,7 +76,7 @@ void assay_serve_submit_job(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
     struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_bytes text;
+    struct assay_bytes text = {0};
     enum assay_status status = check_submit(call, c, &text, &err);
     char *corpus = NULL;
     struct assay_job *job = NULL;

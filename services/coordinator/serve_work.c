@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -62,7 +63,7 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     r->ids_tensor.dtype = ASSAY__V1__DTYPE__DTYPE_I32;
     r->ids_tensor.n_shape = 1;
     r->ids_tensor.shape = r->shape;
-    strncpy(r->evaluator, evaluator, sizeof r->evaluator - 1);
+    snprintf(r->evaluator, sizeof r->evaluator, "%s", evaluator);
     Assay__V1__LeaseReply *message = &r->message;
     message->has_lease_id = message->has_lease_ms = true;
     message->lease_id = lease->id;
