@@ -1,5 +1,6 @@
 #include <math.h>
 #include <stdio.h>
+#include <stdlib.h>
 
 #include "cli/report.h"
 #include "cli/words.h"
@@ -15,6 +16,23 @@ static void add_text(cJSON *object, const char *key, const char *text)
         cJSON_AddNullToObject(object, key);
 }
 
+/* cJSON drops the last bit of some numbers (it compares with a tolerance); these read back exactly. */
+static cJSON *exact_number(double value)
+{
+    char text[32];
+    if (!isfinite(value))
+        return cJSON_CreateNull();
+    snprintf(text, sizeof text, "%.15g", value);
+    if (strtod(text, NULL) != value)
+        snprintf(text, sizeof text, "%.17g", value);
+    return cJSON_CreateRaw(text);
+}
+
+static void add_number(cJSON *object, const char *key, double value)
+{
+    cJSON_AddItemToObject(object, key, exact_number(value));
+}
+
 static void add_digest(cJSON *object, const char *key, ProtobufCBinaryData bytes)
 {
     char hex[2 * DIGEST_BYTES + 1];
@@ -26,7 +44,7 @@ static void add_figure(cJSON *object, const char *key, struct assay_figure figur
 {
     char reason_key[64];
     if (figure.present) {
-        cJSON_AddNumberToObject(object, key, figure.value);
+        add_number(object, key, figure.value);
         return;
     }
     snprintf(reason_key, sizeof reason_key, "%s_missing", key);
@@ -45,8 +63,9 @@ static void add_optional(cJSON *object, const char *key, bool has, double value)
 static void add_interval(cJSON *object, bool has, double low, double high)
 {
     if (has && isfinite(low) && isfinite(high)) {
-        const double ends[] = {low, high};
-        cJSON_AddItemToObject(object, "interval_95", cJSON_CreateDoubleArray(ends, 2));
+        cJSON *ends = cJSON_AddArrayToObject(object, "interval_95");
+        cJSON_AddItemToArray(ends, exact_number(low));
+        cJSON_AddItemToArray(ends, exact_number(high));
         return;
     }
     cJSON_AddNullToObject(object, "interval_95");
@@ -103,18 +122,18 @@ static void add_kl(cJSON *metrics, const struct assay_report *report, const Assa
         cJSON_AddStringToObject(object, "band", assay_kl_band(kl->mean));
     cJSON *chunks = cJSON_AddArrayToObject(object, "mean_by_chunk");
     for (size_t i = 0; i < score->n_chunk_kl_nats; i++)
-        cJSON_AddItemToArray(chunks, cJSON_CreateNumber(score->chunk_kl_nats[i]));
+        cJSON_AddItemToArray(chunks, exact_number(score->chunk_kl_nats[i]));
 }
 
 static void add_cosine_of(cJSON *object, struct assay_cosines cosines)
 {
     double loss = (1 - cosines.mean) * 100;
-    cJSON_AddNumberToObject(object, "tensors", (double)cosines.tensors);
-    cJSON_AddNumberToObject(object, "mean", cosines.mean);
-    cJSON_AddNumberToObject(object, "min", cosines.min);
+    add_number(object, "tensors", (double)cosines.tensors);
+    add_number(object, "mean", cosines.mean);
+    add_number(object, "min", cosines.min);
     add_text(object, "worst_tensor", cosines.worst);
     cJSON_AddStringToObject(object, "band", assay_cosine_band(cosines.mean));
-    cJSON_AddNumberToObject(object, "precision_loss_percent", loss);
+    add_number(object, "precision_loss_percent", loss);
     cJSON_AddStringToObject(object, "precision_loss_band", assay_precision_loss_band(loss));
 }
 
@@ -125,7 +144,7 @@ static void add_tensors(cJSON *object, const Assay__V1__ArtifactSummary *artifac
         const Assay__V1__LayerError *error = artifact->layer_errors[i];
         cJSON *tensor = cJSON_CreateObject();
         add_text(tensor, "tensor", error->tensor);
-        cJSON_AddNumberToObject(tensor, "layer", error->layer);
+        add_number(tensor, "layer", error->layer);
         add_optional(tensor, "cosine", error->has_cosine, error->cosine);
         if (error->has_cosine && isfinite(error->cosine))
             cJSON_AddStringToObject(tensor, "band", assay_cosine_band(error->cosine));
@@ -153,7 +172,7 @@ static void add_weights(cJSON *metrics, const Assay__V1__VariantResult *result)
         if (cosines.tensors == 0)
             continue;
         cJSON *row = cJSON_CreateObject();
-        cJSON_AddNumberToObject(row, "layer", layer);
+        add_number(row, "layer", layer);
         add_cosine_of(row, cosines);
         cJSON_AddItemToArray(layers, row);
     }
@@ -222,14 +241,14 @@ static void add_variant(cJSON *object, const Assay__V1__Variant *variant)
 static void add_cost(cJSON *object, const Assay__V1__VariantResult *result)
 {
     cJSON *cost = cJSON_AddObjectToObject(object, "cost");
-    cJSON_AddNumberToObject(cost, "chunks_run", (double)result->chunks_run);
-    cJSON_AddNumberToObject(cost, "chunks_from_cache", (double)result->chunks_cached);
-    cJSON_AddNumberToObject(cost, "tokens_run", (double)result->tokens_run);
-    cJSON_AddNumberToObject(cost, "compute_seconds", (double)result->compute_us / 1e6);
+    add_number(cost, "chunks_run", (double)result->chunks_run);
+    add_number(cost, "chunks_from_cache", (double)result->chunks_cached);
+    add_number(cost, "tokens_run", (double)result->tokens_run);
+    add_number(cost, "compute_seconds", (double)result->compute_us / 1e6);
     add_figure(cost, "tokens_per_second", assay_tokens_per_second(result));
     if (result->artifact) {
         cJSON_AddBoolToObject(cost, "artifact_from_cache", result->artifact->was_cached);
-        cJSON_AddNumberToObject(cost, "quantize_seconds", (double)result->artifact->wall_us / 1e6);
+        add_number(cost, "quantize_seconds", (double)result->artifact->wall_us / 1e6);
     }
 }
 
@@ -276,10 +295,10 @@ static void add_environment(cJSON *object, const struct assay_report *report)
     add_text(node, "host", environment->host);
     add_text(node, "system", environment->system);
     add_text(node, "cpu", environment->cpu);
-    cJSON_AddNumberToObject(node, "cpus", (double)environment->cpus);
-    cJSON_AddNumberToObject(node, "memory_bytes", (double)environment->memory_bytes);
+    add_number(node, "cpus", (double)environment->cpus);
+    add_number(node, "memory_bytes", (double)environment->memory_bytes);
     add_text(node, "coordinator", report->coordinator);
-    cJSON_AddNumberToObject(node, "coordinator_pid", (double)report->coordinator_pid);
+    add_number(node, "coordinator_pid", (double)report->coordinator_pid);
     if (report->services)
         cJSON_AddItemToObject(node, "services", assay_services_json(report->services));
 }
@@ -291,11 +310,11 @@ static void add_phases(cJSON *object, const Assay__V1__Event *event)
         const Assay__V1__Phase *phase = event->phases[i];
         cJSON *row = cJSON_CreateObject();
         add_text(row, "name", phase->name);
-        cJSON_AddNumberToObject(row, "done", (double)phase->done);
-        cJSON_AddNumberToObject(row, "from_cache", (double)phase->cached);
-        cJSON_AddNumberToObject(row, "total", (double)phase->total);
+        add_number(row, "done", (double)phase->done);
+        add_number(row, "from_cache", (double)phase->cached);
+        add_number(row, "total", (double)phase->total);
         add_text(row, "unit", phase->unit);
-        cJSON_AddNumberToObject(row, "elapsed_seconds", (double)phase->elapsed_ms / 1e3);
+        add_number(row, "elapsed_seconds", (double)phase->elapsed_ms / 1e3);
         cJSON_AddItemToArray(phases, row);
     }
 }
@@ -322,11 +341,11 @@ static void add_subject(cJSON *object, const Assay__V1__Job *job)
     cJSON *corpus = cJSON_AddObjectToObject(object, "corpus");
     add_text(corpus, "name", request ? request->corpus_name : NULL);
     add_digest(corpus, "digest", job->corpus_digest);
-    cJSON_AddNumberToObject(corpus, "tokens", (double)job->tokens);
+    add_number(corpus, "tokens", (double)job->tokens);
     cJSON *protocol = cJSON_AddObjectToObject(object, "protocol");
     add_text(protocol, "name", request ? request->protocol : NULL);
-    cJSON_AddNumberToObject(protocol, "chunks", (double)job->chunks);
-    cJSON_AddNumberToObject(protocol, "scored_positions", (double)job->scored_positions);
+    add_number(protocol, "chunks", (double)job->chunks);
+    add_number(protocol, "scored_positions", (double)job->scored_positions);
     cJSON_AddBoolToObject(protocol, "adds_bos", job->adds_bos);
     add_thresholds(object, request ? request->thresholds : NULL);
 }
@@ -337,7 +356,7 @@ cJSON *assay_report_json(const struct assay_report *report)
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "schema", "assay.evaluation_report/1");
     cJSON_AddStringToObject(object, "verdict", assay_word_verdict(job->verdict));
-    cJSON_AddNumberToObject(object, "exit_code", assay_report_exit_code(job));
+    add_number(object, "exit_code", assay_report_exit_code(job));
     cJSON_AddItemToObject(object, "job", assay_job_json(job));
     add_subject(object, job);
     add_environment(object, report);
@@ -346,9 +365,9 @@ cJSON *assay_report_json(const struct assay_report *report)
     for (size_t i = 0; i < job->n_results; i++)
         cJSON_AddItemToArray(results, assay_report_variant_json(report, i));
     cJSON *cost = cJSON_AddObjectToObject(object, "cost");
-    cJSON_AddNumberToObject(cost, "wall_seconds", report->wall_seconds);
-    cJSON_AddNumberToObject(cost, "score_seconds", (double)job->score_us / 1e6);
-    cJSON_AddNumberToObject(cost, "saved_seconds", (double)job->saved_us / 1e6);
+    add_number(cost, "wall_seconds", report->wall_seconds);
+    add_number(cost, "score_seconds", (double)job->score_us / 1e6);
+    add_number(cost, "saved_seconds", (double)job->saved_us / 1e6);
     cJSON *unmeasured = cJSON_AddArrayToObject(object, "not_measured");
     for (const struct assay_unmeasured *row = assay_unmeasured; row->metric; row++) {
         cJSON *entry = cJSON_CreateObject();

@@ -91,6 +91,7 @@ static void add_counters(cJSON *object, const Assay__V1__ServiceCounters *counte
 {
     if (!counters)
         return;
+    object = cJSON_AddObjectToObject(object, "counters");
     cJSON_AddNumberToObject(object, "chunks_run", (double)counters->chunks_run);
     cJSON_AddNumberToObject(object, "tokens_run", (double)counters->tokens_run);
     cJSON_AddNumberToObject(object, "records_sent", (double)counters->records_sent);
