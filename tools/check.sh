@@ -53,7 +53,7 @@ check_cppcheck()
     count=$(sources '*.c' ':!tests' | tr -cd '\0' | wc -c)
     mkdir -p build/cppcheck
     if sources '*.c' ':!tests' | tr '\0' '\n' | cppcheck --quiet --file-list=- --cppcheck-build-dir=build/cppcheck \
-        -j "$(nproc)" -I . -D_GNU_SOURCE -D__x86_64__ -U__clang__ --std=c11 --platform=unix64 --library=posix \
+        -j "$(nproc)" -I . -D_GNU_SOURCE -D__x86_64__ -U__clang__ --std=c11 --platform=unix64 --library=posix --library=tools/cppcheck.cfg \
         --enable=warning,performance,portability --suppressions-list=tools/cppcheck.supp --inline-suppr \
         --max-configs=4 --template='{file}:{line}: {severity}: {message} [{id}]' --error-exitcode=1; then
         verdict cppcheck "ok: $count files"
