@@ -62,6 +62,10 @@ static enum assay_status status_of_errno(int errnum)
     case EMFILE:
     case ENFILE:
         return ASSAY_RESOURCE_EXHAUSTED;
+    case EISDIR:
+    case ELOOP:
+    case ENAMETOOLONG:
+        return ASSAY_INVALID_ARGUMENT;
     case EEXIST:
         return ASSAY_ALREADY_EXISTS;
     case EADDRINUSE:
