@@ -21,8 +21,12 @@ static enum assay_status print_ids(const int32_t *ids, size_t count, bool json, 
 {
     if (json)
         putchar('[');
-    for (size_t i = 0; i < count; i++)
-        printf(json ? "%s%d" : "%.0s%d\n", i ? "," : "", ids[i]);
+    for (size_t i = 0; i < count; i++) {
+        if (json)
+            printf("%s%d", i ? "," : "", ids[i]);
+        else
+            printf("%d\n", ids[i]);
+    }
     if (json)
         puts("]");
     if (fflush(stdout) != 0 || ferror(stdout))
