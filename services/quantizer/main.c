@@ -142,12 +142,9 @@ static void end(struct program *program, bool loop_runs)
 {
     assay_member_stop(program->member);
     assay_quantizer_stop(program->quantizer);
-    if (loop_runs) {
-        assay_client_free(program->client);
+    assay_client_free(program->client);
+    if (loop_runs)
         assay_loop_stop_join(program->loop);
-    } else {
-        assay_client_free(program->client);
-    }
     assay_server_free(program->server);
     assay_quantizer_free(program->quantizer);
     assay_loop_free(program->loop);

@@ -84,6 +84,7 @@ enum assay_status assay_making_describe(struct assay_making *making, struct assa
                              making->job->model_dir);
     manifest->head.digest = tensor_digest(head);
     manifest->head.vocab = head->shape[0];
+    manifest->tensors = assay_checkpoint_count(source);
     for (size_t i = 0; i < assay_checkpoint_count(source); i++) {
         const struct assay_tensor *tensor = assay_checkpoint_at(source, i);
         bool is_copy = manifest->head.tied && tensor == own;

@@ -129,6 +129,7 @@ static cJSON *manifest_json(struct assay_manifest *manifest)
     for (size_t i = 0; i < ASSAY_COUNT(byte_keys); i++)
         cJSON_AddNumberToObject(object, byte_keys[i], (double)*bytes[i]);
     cJSON_AddNumberToObject(root, "parameters", (double)manifest->parameters);
+    cJSON_AddNumberToObject(root, "tensors", (double)manifest->tensors);
     cJSON_AddNumberToObject(root, "wall_us", (double)manifest->wall_us);
     add_errors(root, manifest);
     add_files(root, manifest);
@@ -317,6 +318,8 @@ static enum assay_status read_fields(struct reader *reader, const cJSON *root)
         status = get_text(reader, root, "spec", &manifest->spec);
     if (status == ASSAY_OK)
         status = get_count(reader, root, "parameters", &manifest->parameters);
+    if (status == ASSAY_OK)
+        status = get_count(reader, root, "tensors", &manifest->tensors);
     if (status == ASSAY_OK)
         status = get_count(reader, root, "wall_us", &manifest->wall_us);
     const cJSON *object = cJSON_GetObjectItemCaseSensitive(root, "bytes");

@@ -44,6 +44,7 @@ struct assay_manifest {
     uint64_t artifact_bytes; /* code_bytes + scale_bytes + kept_bytes */
     uint64_t code_bytes, scale_bytes, kept_bytes;
     uint64_t parameters;
+    uint64_t tensors; /* of the checkpoint */
     uint64_t wall_us; /* that making it took */
     struct assay_tensor_error *errors;
     size_t errors_count;

@@ -8,6 +8,7 @@
 
 #include "common/base/buf.h"
 #include "common/base/clock.h"
+#include "common/base/fs.h"
 #include "common/base/log.h"
 #include "proto/variant.pb-c.h"
 #include "services/quantizer/job.h"
@@ -159,6 +160,8 @@ static enum assay_status send_summary(struct assay_call *call, const struct assa
         summary.n_layer_errors = count;
         summary.layer_errors = pointers;
         reply.summary = &summary;
+        reply.has_tensors_done = reply.has_tensors_total = true;
+        reply.tensors_done = reply.tensors_total = manifest->tensors;
         status = assay_call_send(call, &reply.base, NULL, 0);
         if (status != ASSAY_OK)
             assay_err_set(err, status, "the summary could not be sent");

@@ -374,6 +374,7 @@ static void manifest_has_the_errors_and_bytes_of_the_artifact(void **state)
         weight_release(&weight);
     }
     assay_checkpoint_close(source);
+    assert_int_equal(manifest.tensors, 56);
     assert_int_equal(manifest.parameters, 3148224);
     assert_int_equal(manifest.source_bytes, 2 * 3148224);
     assert_int_equal(manifest.code_bytes + manifest.kept_bytes / 2, 3148224);
@@ -394,6 +395,7 @@ static void second_request_finds_the_artifact_with_the_same_figures(void **state
     assert_string_equal(first.spec, second.spec);
     assert_int_equal(first.artifact_bytes, second.artifact_bytes);
     assert_int_equal(first.parameters, second.parameters);
+    assert_int_equal(first.tensors, second.tensors);
     assert_int_equal(first.errors_count, second.errors_count);
     for (size_t i = 0; i < first.errors_count; i++) {
         assert_string_equal(first.errors[i].tensor, second.errors[i].tensor);

@@ -1,0 +1,84 @@
+/* The worker's conversations: leases with the coordinator, records with an evaluator. Messages end here. Calls block;
+ * any thread, but records are put by one thread at a time. */
+#pragma once
+
+#include "common/base/digest.h"
+#include "common/base/fs.h"
+#include "common/wire/client.h"
+
+#define ASSAY_SCHEME_TEXT_MAX 64
+#define ASSAY_ENDPOINT_MAX 256
+
+/* One chunk on loan. */
+struct assay_leased_chunk {
+    struct assay_chunk_key key;
+    const int32_t *ids;          /* [tokens], owned by the lease */
+    uint32_t tokens, begin, end; /* scored positions [begin, end), end <= tokens */
+};
+
+struct assay_worker_lease {
+    uint64_t service_id, lease_id;
+    struct assay_variant_id variant;
+    char scheme[ASSAY_SCHEME_TEXT_MAX];
+    char artifact_dir[ASSAY_PATH_MAX];
+    char evaluator[ASSAY_ENDPOINT_MAX];
+    size_t count; /* 0: no work now, and nothing else is set */
+    struct assay_leased_chunk *chunks;
+    struct assay_reply *reply; /* owns the ids */
+};
+
+void assay_worker_lease_release(struct assay_worker_lease *lease); /* an empty one is fine */
+
+/* One record on its way: hidden[rows, width], f32. The rows belong to `batch`. */
+struct assay_outgoing {
+    struct assay_chunk_key key;
+    const float *hidden;
+    size_t rows, width;
+};
+
+/* Memory of a batch's records. Attachments may outlive the call they went with, so it is counted. */
+struct assay_batch_memory;
+struct assay_batch_memory *assay_batch_memory_new(size_t floats); /* NULL when out of memory; one reference */
+float *assay_batch_memory_floats(struct assay_batch_memory *memory);
+void assay_batch_memory_drop(struct assay_batch_memory *memory); /* NULL is fine */
+
+/* Records that travel in one message: one attachment each, beside header and payload. */
+#define ASSAY_PUT_RECORDS_MAX 60
+
+struct assay_link;
+
+/* Connects in the background. Leases have a connection of their own, so that a waiting Lease can be broken off alone.
+ */
+enum assay_status assay_link_new(struct assay_loop *loop, const char *coordinator, struct assay_link **ret,
+                                 struct assay_err *err) ASSAY_MUST_USE;
+void assay_link_free(struct assay_link *link); /* NULL is fine */
+/* The connection for all but leases: for the member. */
+struct assay_client *assay_link_coordinator(struct assay_link *link);
+
+/* Waits up to wait_ms for work. `loaded` may be NULL. NOT_FOUND: the coordinator does not know service_id. INTERNAL: a
+ * reply that contradicts itself; its lease has been given back. CANCELLED: assay_link_stop_leasing. */
+enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id, size_t chunks_max, int64_t wait_ms,
+                                   const struct assay_variant_id *loaded, struct assay_worker_lease *ret,
+                                   struct assay_err *err) ASSAY_MUST_USE;
+
+/* One attempt. At most ASSAY_PUT_RECORDS_MAX records. OK: the evaluator has them all. The connection is kept while
+ * `endpoint` stays the same. */
+enum assay_status assay_link_put(struct assay_link *link, const char *endpoint, const struct assay_variant_id *variant,
+                                 const struct assay_outgoing *records, size_t count, struct assay_batch_memory *memory,
+                                 int64_t deadline_ms, struct assay_err *err) ASSAY_MUST_USE;
+
+/* What has become of chunks of a lease. */
+struct assay_completion {
+    const struct assay_chunk_key *keys;
+    size_t count;
+    uint64_t tokens, compute_us;
+    const struct assay_err *failure; /* NULL, or why the rest of the lease goes back */
+};
+enum assay_status assay_link_complete(struct assay_link *link, uint64_t service_id, uint64_t lease_id,
+                                      const struct assay_completion *completion, int64_t deadline_ms,
+                                      bool *ret_lease_lost, struct assay_err *err) ASSAY_MUST_USE;
+
+/* Breaks a waiting Lease off. */
+void assay_link_stop_leasing(struct assay_link *link);
+/* Breaks everything off. */
+void assay_link_cancel_all(struct assay_link *link);

@@ -1,0 +1,317 @@
+#include "services/inference/outbox.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+
+#define BACKOFF_MAX_MS 5000
+/* Records of one message together; a longer record travels alone. */
+#define PUT_BYTES_MAX ((size_t)64 << 20)
+
+struct assay_loan {
+    atomic_size_t references;
+    atomic_bool is_over;
+    struct assay_worker_lease lease;
+};
+
+struct assay_outbox {
+    struct assay_link *link;
+    struct assay_outbox_options options;
+    pthread_t thread;
+    atomic_uint_fast64_t sent;
+    uint64_t random;      /* of the jitter; the sending thread's */
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    struct assay_batch *batches[ASSAY_OUTBOX_MAX]; /* the first is being sent */
+    size_t count;
+    bool closed, hurried;
+};
+
+/* --- loans and batches --- */
+
+struct assay_loan *assay_loan_new(struct assay_worker_lease *lease)
+{
+    struct assay_loan *loan = calloc(1, sizeof *loan);
+    if (!loan) {
+        assay_worker_lease_release(lease);
+        return NULL;
+    }
+    atomic_init(&loan->references, 1);
+    loan->lease = *lease;
+    *lease = (struct assay_worker_lease){0};
+    return loan;
+}
+
+void assay_loan_drop(struct assay_loan *loan)
+{
+    if (!loan || atomic_fetch_sub(&loan->references, 1) > 1)
+        return;
+    assay_worker_lease_release(&loan->lease);
+    free(loan);
+}
+
+const struct assay_worker_lease *assay_loan_lease(const struct assay_loan *loan)
+{
+    return &loan->lease;
+}
+
+bool assay_loan_is_over(const struct assay_loan *loan)
+{
+    return atomic_load(&loan->is_over);
+}
+
+struct assay_batch *assay_batch_new(struct assay_loan *loan, size_t count, size_t floats)
+{
+    struct assay_batch *batch = calloc(1, sizeof *batch);
+    if (!batch)
+        return NULL;
+    atomic_fetch_add(&loan->references, 1);
+    batch->loan = loan;
+    batch->count = count;
+    batch->memory = assay_batch_memory_new(floats);
+    batch->records = calloc(count + 1, sizeof *batch->records);
+    batch->tokens = calloc(count + 1, sizeof *batch->tokens);
+    if (batch->memory && batch->records && batch->tokens)
+        return batch;
+    assay_batch_free(batch);
+    return NULL;
+}
+
+void assay_batch_free(struct assay_batch *batch)
+{
+    if (!batch)
+        return;
+    assay_batch_memory_drop(batch->memory);
+    free(batch->records);
+    free(batch->tokens);
+    assay_loan_drop(batch->loan);
+    free(batch);
+}
+
+/* --- sending --- */
+
+/* backoff_ms +/- 20 %. False when there is no time to try again. */
+static bool pause_before_retry(struct assay_outbox *outbox, int64_t backoff_ms)
+{
+    outbox->random ^= outbox->random << 13;
+    outbox->random ^= outbox->random >> 7;
+    outbox->random ^= outbox->random << 17;
+    int64_t until_us = assay_now_us() + backoff_ms * (800 + (int64_t)(outbox->random % 401));
+    struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    pthread_mutex_lock(&outbox->lock);
+    while (!outbox->hurried && assay_now_us() < until_us)
+        pthread_cond_timedwait(&outbox->changed, &outbox->lock, &until);
+    bool may_retry = !outbox->hurried;
+    pthread_mutex_unlock(&outbox->lock);
+    return may_retry;
+}
+
+static bool is_passing(enum assay_status status)
+{
+    return status == ASSAY_UNAVAILABLE || status == ASSAY_RESOURCE_EXHAUSTED || status == ASSAY_DEADLINE_EXCEEDED;
+}
+
+/* Puts records[begin, end) of the batch, again and again while the failure may pass. */
+static enum assay_status put_group(struct assay_outbox *outbox, const struct assay_batch *batch, size_t begin,
+                                   size_t end, struct assay_err *err)
+{
+    const struct assay_worker_lease *lease = &batch->loan->lease;
+    int64_t backoff_ms = outbox->options.backoff_ms;
+    for (size_t attempt = 1;; attempt++) {
+        *err = (struct assay_err)ASSAY_ERR_INIT;
+        enum assay_status status =
+            assay_link_put(outbox->link, lease->evaluator, &lease->variant, batch->records + begin, end - begin,
+                           batch->memory, outbox->options.put_ms, err);
+        if (status == ASSAY_OK) {
+            atomic_fetch_add(&outbox->sent, end - begin);
+            return ASSAY_OK;
+        }
+        if (!is_passing(status) || attempt == outbox->options.attempts_max || !pause_before_retry(outbox, backoff_ms))
+            return assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempt);
+        backoff_ms = ASSAY_MIN(2 * backoff_ms, BACKOFF_MAX_MS);
+    }
+}
+
+/* Records from `begin` that go into one message. */
+static size_t group_end(const struct assay_batch *batch, size_t begin)
+{
+    size_t end = begin, bytes = 0;
+    while (end < batch->count && end - begin < ASSAY_PUT_RECORDS_MAX && (end == begin || bytes < PUT_BYTES_MAX)) {
+        bytes += batch->records[end].rows * batch->records[end].width * sizeof(float);
+        end++;
+    }
+    return end;
+}
+
+/* The number of records that the evaluator has. */
+static size_t put_all(struct assay_outbox *outbox, const struct assay_batch *batch, struct assay_err *err)
+{
+    size_t put = 0;
+    while (put < batch->count) {
+        size_t end = group_end(batch, put);
+        if (put_group(outbox, batch, put, end, err) != ASSAY_OK)
+            break;
+        put = end;
+    }
+    return put;
+}
+
+static enum assay_status complete(struct assay_outbox *outbox, const struct assay_worker_lease *lease,
+                                  const struct assay_completion *completion, bool *ret_lost, struct assay_err *err)
+{
+    int64_t backoff_ms = outbox->options.backoff_ms;
+    for (size_t attempt = 1;; attempt++) {
+        *err = (struct assay_err)ASSAY_ERR_INIT;
+        enum assay_status status = assay_link_complete(outbox->link, lease->service_id, lease->lease_id, completion,
+                                                       outbox->options.complete_ms, ret_lost, err);
+        if (status == ASSAY_OK || !is_passing(status) || attempt == outbox->options.attempts_max ||
+            !pause_before_retry(outbox, backoff_ms))
+            return status;
+        backoff_ms = ASSAY_MIN(2 * backoff_ms, BACKOFF_MAX_MS);
+    }
+}
+
+static void tell_coordinator(struct assay_outbox *outbox, const struct assay_batch *batch, size_t put,
+                             const struct assay_err *failure)
+{
+    const struct assay_worker_lease *lease = &batch->loan->lease;
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_chunk_key *keys = calloc(put + 1, sizeof *keys);
+    uint64_t tokens = 0, tokens_all = 0;
+    bool lost = false;
+    for (size_t i = 0; i < batch->count; i++)
+        tokens_all += batch->tokens[i];
+    for (size_t i = 0; i < put && keys; i++) {
+        keys[i] = batch->records[i].key;
+        tokens += batch->tokens[i];
+    }
+    const struct assay_completion completion = {
+        .keys = keys,
+        .count = keys ? put : 0,
+        .tokens = tokens,
+        .compute_us = tokens_all ? batch->compute_us * tokens / tokens_all : 0,
+        .failure = failure->status == ASSAY_OK ? NULL : failure,
+    };
+    enum assay_status status = complete(outbox, lease, &completion, &lost, &err);
+    free(keys);
+    if (status != ASSAY_OK)
+        assay_log(ASSAY_LOG_WARN, "lease given up lease=%llu status=%s reason=\"%s\"",
+                  (unsigned long long)lease->lease_id, assay_status_name(status), err.text);
+    else if (lost)
+        assay_log(ASSAY_LOG_WARN, "lease lost lease=%llu", (unsigned long long)lease->lease_id);
+    if (status != ASSAY_OK || lost || completion.failure)
+        atomic_store(&batch->loan->is_over, true);
+}
+
+static void send_batch(struct assay_outbox *outbox, const struct assay_batch *batch)
+{
+    struct assay_err failure = batch->failure;
+    if (assay_loan_is_over(batch->loan))
+        return;
+    size_t put = put_all(outbox, batch, &failure);
+    if (put == batch->count)
+        failure = batch->failure;
+    else if (failure.status == ASSAY_CANCELLED)
+        assay_err_set(&failure, ASSAY_UNAVAILABLE, "the worker is shutting down");
+    if (failure.status != ASSAY_OK)
+        assay_log(ASSAY_LOG_WARN, "lease given back lease=%llu status=%s reason=\"%s\"",
+                  (unsigned long long)batch->loan->lease.lease_id, assay_status_name(failure.status), failure.text);
+    tell_coordinator(outbox, batch, put, &failure);
+}
+
+static void *send_batches(void *arg)
+{
+    struct assay_outbox *outbox = arg;
+    pthread_mutex_lock(&outbox->lock);
+    for (;;) {
+        while (outbox->count == 0 && !outbox->closed)
+            pthread_cond_wait(&outbox->changed, &outbox->lock);
+        if (outbox->count == 0)
+            break;
+        struct assay_batch *batch = outbox->batches[0];
+        pthread_mutex_unlock(&outbox->lock);
+        send_batch(outbox, batch);
+        assay_batch_free(batch);
+        pthread_mutex_lock(&outbox->lock);
+        memmove(outbox->batches, outbox->batches + 1, (ASSAY_OUTBOX_MAX - 1) * sizeof(struct assay_batch *));
+        outbox->count--;
+        pthread_cond_broadcast(&outbox->changed);
+    }
+    pthread_mutex_unlock(&outbox->lock);
+    return NULL;
+}
+
+/* --- the outbox --- */
+
+enum assay_status assay_outbox_start(struct assay_link *link, const struct assay_outbox_options *options,
+                                     struct assay_outbox **ret, struct assay_err *err)
+{
+    struct assay_outbox *outbox = calloc(1, sizeof *outbox);
+    if (!outbox)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while starting the outbox");
+    outbox->link = link;
+    outbox->options = *options;
+    outbox->random = (uint64_t)assay_now_us() | 1;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&outbox->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&outbox->lock, NULL);
+    int failed = pthread_create(&outbox->thread, NULL, send_batches, outbox);
+    if (failed) {
+        outbox->closed = true;
+        assay_outbox_free(outbox);
+        return assay_err_errno(err, failed, "cannot start a thread");
+    }
+    *ret = outbox;
+    return ASSAY_OK;
+}
+
+void assay_outbox_add(struct assay_outbox *outbox, struct assay_batch *batch)
+{
+    pthread_mutex_lock(&outbox->lock);
+    while (outbox->count == ASSAY_OUTBOX_MAX)
+        pthread_cond_wait(&outbox->changed, &outbox->lock);
+    outbox->batches[outbox->count++] = batch;
+    pthread_cond_broadcast(&outbox->changed);
+    pthread_mutex_unlock(&outbox->lock);
+}
+
+void assay_outbox_hurry(struct assay_outbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    outbox->hurried = true;
+    pthread_cond_broadcast(&outbox->changed);
+    pthread_mutex_unlock(&outbox->lock);
+}
+
+void assay_outbox_drain(struct assay_outbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    outbox->closed = true;
+    pthread_cond_broadcast(&outbox->changed);
+    pthread_mutex_unlock(&outbox->lock);
+    pthread_join(outbox->thread, NULL);
+}
+
+void assay_outbox_free(struct assay_outbox *outbox)
+{
+    if (!outbox)
+        return;
+    if (!outbox->closed)
+        assay_outbox_drain(outbox);
+    pthread_cond_destroy(&outbox->changed);
+    pthread_mutex_destroy(&outbox->lock);
+    free(outbox);
+}
+
+uint64_t assay_outbox_sent(const struct assay_outbox *outbox)
+{
+    return atomic_load(&outbox->sent);
+}

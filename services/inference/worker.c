@@ -1,0 +1,336 @@
+#include "services/inference/worker.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/base/log.h"
+#include "services/inference/execute.h"
+
+#define CHUNKS_MAX 4096
+#define MEAN_TOKENS_AT_FIRST 512
+#define BACKOFF_FIRST_MS 100
+#define BACKOFF_MAX_MS 5000
+/* How often a stopping worker looks whether its threads are done. */
+#define STOP_TICK_MS 50
+
+struct assay_worker {
+    struct assay_worker_options options;
+    struct assay_member *member;
+    struct assay_executor *executor; /* the worker thread's */
+    struct assay_outbox *outbox;
+    size_t mean_tokens;
+    int64_t backoff_ms; /* 0 while all goes well */
+    uint64_t random;
+    atomic_uint_fast64_t chunks_run, tokens_run, compute_us, models_loaded;
+    atomic_bool stopping;
+    pthread_t thread;
+    bool started;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t changed;
+    bool finished;
+};
+
+size_t assay_worker_chunks_max(size_t batch_tokens, size_t mean_tokens)
+{
+    size_t chunks = 2 * batch_tokens / ASSAY_MAX(mean_tokens, 1);
+    return ASSAY_MIN(ASSAY_MAX(chunks, 1), CHUNKS_MAX);
+}
+
+static struct timespec timespec_of(int64_t us)
+{
+    return (struct timespec){.tv_sec = us / 1000000, .tv_nsec = us % 1000000 * 1000};
+}
+
+/* Waits for ms, or until the worker is to stop. */
+static void pause_ms(struct assay_worker *worker, int64_t ms)
+{
+    int64_t until_us = assay_now_us() + ms * 1000;
+    struct timespec until = timespec_of(until_us);
+    pthread_mutex_lock(&worker->lock);
+    while (!atomic_load(&worker->stopping) && assay_now_us() < until_us)
+        pthread_cond_timedwait(&worker->changed, &worker->lock, &until);
+    pthread_mutex_unlock(&worker->lock);
+}
+
+/* Waits for at most ms; true when the worker's thread has nothing left to do. */
+static bool wait_finished(struct assay_worker *worker, int64_t ms)
+{
+    int64_t until_us = assay_now_us() + ms * 1000;
+    struct timespec until = timespec_of(until_us);
+    pthread_mutex_lock(&worker->lock);
+    while (!worker->finished && assay_now_us() < until_us)
+        pthread_cond_timedwait(&worker->changed, &worker->lock, &until);
+    bool finished = worker->finished;
+    pthread_mutex_unlock(&worker->lock);
+    return finished;
+}
+
+/* Doubles with each call, +/- 20 %; ends early when the worker stops. */
+static void back_off(struct assay_worker *worker)
+{
+    worker->backoff_ms = worker->backoff_ms ? ASSAY_MIN(2 * worker->backoff_ms, BACKOFF_MAX_MS) : BACKOFF_FIRST_MS;
+    worker->random ^= worker->random << 13;
+    worker->random ^= worker->random >> 7;
+    worker->random ^= worker->random << 17;
+    pause_ms(worker, worker->backoff_ms * (800 + (int64_t)(worker->random % 401)) / 1000);
+}
+
+/* --- one lease --- */
+
+/* The rest of the lease goes back, after the batches that are on their way. */
+static void give_back(struct assay_worker *worker, struct assay_loan *loan, const struct assay_err *failure)
+{
+    struct assay_batch *batch = assay_batch_new(loan, 0, 0);
+    if (!batch)
+        return; /* out of memory: the lease ends by itself */
+    batch->failure = *failure;
+    assay_outbox_add(worker->outbox, batch);
+}
+
+static enum assay_status load_model(struct assay_worker *worker, const struct assay_worker_lease *lease,
+                                    struct assay_err *err)
+{
+    bool was_loaded = false;
+    char hex[ASSAY_DIGEST_HEX];
+    int64_t started_ms = assay_now_ms();
+    if (strcmp(lease->scheme, worker->options.precision) != 0)
+        return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "this worker runs %s, the lease is of %s",
+                             worker->options.precision, lease->scheme);
+    enum assay_status status =
+        assay_executor_load(worker->executor, &lease->variant, lease->artifact_dir, &was_loaded, err);
+    if (status == ASSAY_OK && !was_loaded) {
+        atomic_fetch_add(&worker->models_loaded, 1);
+        assay_log(ASSAY_LOG_INFO, "model loaded variant=%.16s dir=%s wall_ms=%lld",
+                  assay_digest_hex(&lease->variant.digest, hex), lease->artifact_dir,
+                  (long long)(assay_now_ms() - started_ms));
+    }
+    return status;
+}
+
+/* Room for the records of chunks[begin, end), and the sequences that fill it. */
+static struct assay_batch *prepare_batch(const struct assay_worker *worker, struct assay_loan *loan, size_t begin,
+                                         size_t end, struct assay_sequence *sequences)
+{
+    const struct assay_leased_chunk *chunks = assay_loan_lease(loan)->chunks;
+    size_t width = assay_executor_width(worker->executor), rows = 0;
+    for (size_t i = begin; i < end; i++)
+        rows += chunks[i].end - chunks[i].begin;
+    struct assay_batch *batch = assay_batch_new(loan, end - begin, rows * width);
+    if (!batch)
+        return NULL;
+    float *hidden = assay_batch_memory_floats(batch->memory);
+    for (size_t i = begin; i < end; i++) {
+        const struct assay_leased_chunk *chunk = &chunks[i];
+        size_t chunk_rows = chunk->end - chunk->begin;
+        batch->records[i - begin] = (struct assay_outgoing){chunk->key, hidden, chunk_rows, width};
+        batch->tokens[i - begin] = chunk->tokens;
+        sequences[i - begin] = (struct assay_sequence){chunk->ids, chunk->tokens, chunk->begin, chunk->end, hidden};
+        hidden += chunk_rows * width;
+    }
+    return batch;
+}
+
+/* Runs chunks[begin, end) and hands their records over. */
+static enum assay_status run_batch(struct assay_worker *worker, struct assay_loan *loan, size_t begin, size_t end,
+                                   struct assay_err *err)
+{
+    size_t count = end - begin, tokens = 0;
+    struct assay_sequence *sequences = calloc(count, sizeof *sequences);
+    struct assay_batch *batch = sequences ? prepare_batch(worker, loan, begin, end, sequences) : NULL;
+    enum assay_status status;
+    if (!batch)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the records of %zu chunks", count);
+    else
+        status = assay_executor_run(worker->executor, sequences, count, &batch->compute_us, err);
+    free(sequences);
+    if (status != ASSAY_OK) {
+        assay_batch_free(batch);
+        return status;
+    }
+    for (size_t i = 0; i < count; i++)
+        tokens += batch->tokens[i];
+    atomic_fetch_add(&worker->chunks_run, count);
+    atomic_fetch_add(&worker->tokens_run, tokens);
+    atomic_fetch_add(&worker->compute_us, batch->compute_us);
+    assay_outbox_add(worker->outbox, batch);
+    return ASSAY_OK;
+}
+
+static void note_mean(struct assay_worker *worker, const uint32_t *tokens, size_t count)
+{
+    size_t sum = 0;
+    for (size_t i = 0; i < count; i++)
+        sum += tokens[i];
+    worker->mean_tokens = ASSAY_MAX(sum / count, 1);
+}
+
+static enum assay_status run_chunks(struct assay_worker *worker, struct assay_loan *loan, struct assay_err *err)
+{
+    const struct assay_worker_lease *lease = assay_loan_lease(loan);
+    uint32_t *tokens = calloc(lease->count, sizeof *tokens);
+    if (!tokens)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a lease of %zu chunks", lease->count);
+    for (size_t i = 0; i < lease->count; i++)
+        tokens[i] = lease->chunks[i].tokens;
+    note_mean(worker, tokens, lease->count);
+    enum assay_status status = ASSAY_OK;
+    for (size_t done = 0; done < lease->count && status == ASSAY_OK && !assay_loan_is_over(loan);) {
+        if (atomic_load(&worker->stopping)) {
+            status = assay_err_set(err, ASSAY_UNAVAILABLE, "the worker is shutting down");
+            break;
+        }
+        size_t length = assay_batch_length(tokens + done, lease->count - done, worker->options.batch_tokens);
+        status = run_batch(worker, loan, done, done + length, err);
+        done += length;
+    }
+    free(tokens);
+    return status;
+}
+
+static void run_lease(struct assay_worker *worker, struct assay_worker_lease *lease)
+{
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_loan *loan = assay_loan_new(lease);
+    if (!loan)
+        return; /* out of memory: the lease ends by itself */
+    enum assay_status status = load_model(worker, assay_loan_lease(loan), &err);
+    if (status == ASSAY_OK)
+        status = run_chunks(worker, loan, &err);
+    if (status != ASSAY_OK) {
+        give_back(worker, loan, &err);
+        back_off(worker); /* so that a lease which comes back at once does not spin */
+    } else {
+        worker->backoff_ms = 0;
+    }
+    assay_loan_drop(loan);
+}
+
+/* --- the loop --- */
+
+static void handle_lease_failure(struct assay_worker *worker, uint64_t service_id, enum assay_status status,
+                                 const struct assay_err *err)
+{
+    if (atomic_load(&worker->stopping))
+        return;
+    if (status == ASSAY_NOT_FOUND)
+        assay_member_forgotten(worker->member, service_id);
+    if (worker->backoff_ms == 0 && status != ASSAY_DEADLINE_EXCEEDED)
+        assay_log(ASSAY_LOG_WARN, "no lease, trying on status=%s reason=\"%s\"", assay_status_name(status), err->text);
+    back_off(worker);
+}
+
+static void *work(void *arg)
+{
+    enum { REGISTRATION_WAIT_MS = 200 };
+    struct assay_worker *worker = arg;
+    while (!atomic_load(&worker->stopping)) {
+        uint64_t service_id = assay_member_id(worker->member, REGISTRATION_WAIT_MS);
+        if (service_id == 0)
+            continue;
+        struct assay_worker_lease lease = {0};
+        struct assay_err err = ASSAY_ERR_INIT;
+        size_t chunks_max = assay_worker_chunks_max(worker->options.batch_tokens, worker->mean_tokens);
+        enum assay_status status =
+            assay_link_lease(worker->options.link, service_id, chunks_max, worker->options.lease_wait_ms,
+                             assay_executor_loaded(worker->executor), &lease, &err);
+        if (status != ASSAY_OK)
+            handle_lease_failure(worker, service_id, status, &err);
+        else if (lease.count > 0)
+            run_lease(worker, &lease);
+        else
+            worker->backoff_ms = 0;
+        assay_worker_lease_release(&lease);
+    }
+    assay_outbox_drain(worker->outbox);
+    pthread_mutex_lock(&worker->lock);
+    worker->finished = true;
+    pthread_cond_broadcast(&worker->changed);
+    pthread_mutex_unlock(&worker->lock);
+    return NULL;
+}
+
+enum assay_status assay_worker_new(const struct assay_worker_options *options, struct assay_worker **ret,
+                                   struct assay_err *err)
+{
+    struct assay_worker *worker = calloc(1, sizeof *worker);
+    if (!worker)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while starting the worker");
+    worker->options = *options;
+    worker->mean_tokens = MEAN_TOKENS_AT_FIRST;
+    worker->random = (uint64_t)assay_now_us() | 1;
+    pthread_condattr_t monotonic;
+    pthread_condattr_init(&monotonic);
+    pthread_condattr_setclock(&monotonic, CLOCK_MONOTONIC);
+    pthread_cond_init(&worker->changed, &monotonic);
+    pthread_condattr_destroy(&monotonic);
+    pthread_mutex_init(&worker->lock, NULL);
+    enum assay_status status = ASSAY_OK;
+    worker->executor = assay_executor_new(options->pool);
+    if (!worker->executor)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while starting the worker");
+    if (status == ASSAY_OK)
+        status = assay_outbox_start(options->link, &options->outbox, &worker->outbox, err);
+    if (status == ASSAY_OK)
+        *ret = worker;
+    else
+        assay_worker_free(worker);
+    return status;
+}
+
+enum assay_status assay_worker_start(struct assay_worker *worker, struct assay_member *member, struct assay_err *err)
+{
+    worker->member = member;
+    int failed = pthread_create(&worker->thread, NULL, work, worker);
+    if (failed)
+        return assay_err_errno(err, failed, "cannot start a thread");
+    worker->started = true;
+    return ASSAY_OK;
+}
+
+void assay_worker_stop(struct assay_worker *worker, int64_t grace_ms)
+{
+    if (!worker || !worker->started)
+        return;
+    pthread_mutex_lock(&worker->lock);
+    atomic_store(&worker->stopping, true);
+    pthread_cond_broadcast(&worker->changed);
+    pthread_mutex_unlock(&worker->lock);
+    int64_t grace_until_ms = assay_now_ms() + grace_ms;
+    /* Again and again: a call may begin just after the others were broken off. */
+    do {
+        if (assay_now_ms() < grace_until_ms) {
+            assay_link_stop_leasing(worker->options.link);
+        } else {
+            assay_outbox_hurry(worker->outbox);
+            assay_link_cancel_all(worker->options.link);
+        }
+    } while (!wait_finished(worker, STOP_TICK_MS));
+    pthread_join(worker->thread, NULL);
+    worker->started = false;
+}
+
+void assay_worker_free(struct assay_worker *worker)
+{
+    if (!worker)
+        return;
+    assay_outbox_free(worker->outbox);
+    assay_executor_free(worker->executor);
+    pthread_cond_destroy(&worker->changed);
+    pthread_mutex_destroy(&worker->lock);
+    free(worker);
+}
+
+struct assay_worker_counts assay_worker_counts(const struct assay_worker *worker)
+{
+    return (struct assay_worker_counts){
+        .chunks_run = atomic_load(&worker->chunks_run),
+        .tokens_run = atomic_load(&worker->tokens_run),
+        .records_sent = assay_outbox_sent(worker->outbox),
+        .compute_us = atomic_load(&worker->compute_us),
+        .models_loaded = atomic_load(&worker->models_loaded),
+    };
+}
