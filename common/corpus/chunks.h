@@ -10,12 +10,12 @@ enum assay_average {
 };
 
 struct assay_protocol {
-    const char *name;       /* "llamacpp-512" */
-    size_t window;          /* tokens of a chunk: 512 */
-    size_t score_begin;     /* rows [begin, end) of a chunk are scored: 256..510 predict 257..511 */
+    const char *name;   /* "llamacpp-512" */
+    size_t window;      /* tokens of a chunk: 512 */
+    size_t score_begin; /* rows [begin, end) of a chunk are scored: 256..510 predict 257..511 */
     size_t score_end;
-    size_t tokens_min;      /* a shorter corpus is refused: 1024 */
-    bool bos_each_chunk;    /* the first token of a chunk becomes BOS when the vocabulary adds one */
+    size_t tokens_min;   /* a shorter corpus is refused: 1024 */
+    bool bos_each_chunk; /* the first token of a chunk becomes BOS when the vocabulary adds one */
     enum assay_average average;
 };
 
@@ -34,13 +34,14 @@ struct assay_chunk {
 struct assay_chunks {
     struct assay_chunk *at;
     size_t count;
-    int32_t *ids;         /* all chunks' ids, one after the other; tokens of the text that fill no chunk lie behind them */
+    int32_t *ids; /* all chunks' ids, one after the other; tokens of the text that fill no chunk lie behind them */
     size_t corpus_tokens; /* of the whole text, with BOS, without a trailing EOS or [SEP] */
     bool adds_bos;        /* the tokenizer puts one before a text */
 };
 
-/* chunks_max 0 = all. OUT_OF_RANGE when the text has fewer tokens than the protocol needs: says how many it has and needs.
- * `bos` is used only when the vocabulary adds one: pass the tokenizer's own choice through assay_tokenizer_encode. */
+/* chunks_max 0 = all. The text is encoded with the special tokens that the tokenizer itself adds; those behind the text
+ * are dropped. OUT_OF_RANGE when there are fewer tokens than the protocol needs: says how many it has and needs.
+ * INVALID_ARGUMENT when it cannot be told which tokens the tokenizer adds. */
 enum assay_status assay_chunks_cut(const struct assay_protocol *protocol, const struct assay_tokenizer *tokenizer,
                                    const char *text, size_t len, size_t chunks_max, struct assay_chunks *ret,
                                    struct assay_err *err) ASSAY_MUST_USE;

@@ -5,8 +5,9 @@
 
 #include "common/base/status.h"
 
-/* Parses exactly one value. INVALID_ARGUMENT with `what` (a file's name, say), byte offset and reason: bad syntax, nesting
- * beyond ASSAY_JSON_DEPTH_MAX, a key that stands twice in one object, bytes after the value. Caller: cJSON_Delete. */
+/* Parses exactly one value. INVALID_ARGUMENT with `what` (a file's name, say), byte offset and reason: bad syntax,
+ * nesting beyond ASSAY_JSON_DEPTH_MAX, a key that stands twice in one object, bytes after the value. Caller:
+ * cJSON_Delete. */
 enum assay_status assay_json_parse(const char *text, size_t len, const char *what, cJSON **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 /* Reads and parses a file of at most ASSAY_JSON_FILE_BYTES_MAX. */

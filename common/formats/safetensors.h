@@ -21,14 +21,15 @@ uint64_t assay_tensor_elements(const struct assay_tensor *tensor);
 
 struct assay_safetensors;
 
-/* Refused, each with its own sentence: file shorter than 8 bytes; header longer than the file or than the ceiling; header
- * that is not a JSON object; unknown dtype; rank above 8; product of shape and size that overflows or differs from the
- * offsets; offsets reversed, beyond the file (a truncated file), overlapping, or leaving holes; a name that stands twice. */
+/* Refused, each with its own sentence: file shorter than 8 bytes; header longer than the file or than the ceiling;
+ * header that is not a JSON object; unknown dtype; rank above 8; product of shape and size that overflows or differs
+ * from the offsets; offsets reversed, beyond the file (a truncated file), overlapping, or leaving holes; a name that
+ * stands twice. */
 enum assay_status assay_safetensors_open(const char *path, struct assay_safetensors **ret,
                                          struct assay_err *err) ASSAY_MUST_USE;
 /* The same over bytes that the caller keeps alive (for fuzzing); `what` names them in errors. */
-enum assay_status assay_safetensors_parse(const void *bytes, size_t len, const char *what, struct assay_safetensors **ret,
-                                          struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_safetensors_parse(const void *bytes, size_t len, const char *what,
+                                          struct assay_safetensors **ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_safetensors_close(struct assay_safetensors *file); /* NULL is fine; tensors become invalid */
 
 size_t assay_safetensors_count(const struct assay_safetensors *file);
@@ -38,14 +39,16 @@ const struct assay_tensor *assay_safetensors_find(const struct assay_safetensors
 /* A string of __metadata__, or NULL. */
 const char *assay_safetensors_metadata(const struct assay_safetensors *file, const char *key);
 
-/* Writer: declare all tensors (data ignored), then append each one's bytes in the declared order, in pieces of any size.
- * Tensors are laid out in the declared order, the data begin at a multiple of 8: declared from wide to narrow dtypes, each is
- * aligned to its own size, which PyTorch wants. The metadata are {"format": "pt"}. Same input, same bytes. */
+/* Writer: declare all tensors (data ignored), then append each one's bytes in the declared order, in pieces of any
+ * size. Tensors are laid out in the declared order, the data begin at a multiple of 8: declared from wide to narrow
+ * dtypes, each is aligned to its own size, which PyTorch wants. The metadata are {"format": "pt"}. Same input, same
+ * bytes. */
 struct assay_safetensors_writer;
 enum assay_status assay_safetensors_create(const char *path, const struct assay_tensor *tensors, size_t count,
                                            struct assay_safetensors_writer **ret, struct assay_err *err) ASSAY_MUST_USE;
 enum assay_status assay_safetensors_append(struct assay_safetensors_writer *writer, const void *bytes, size_t len,
                                            struct assay_err *err) ASSAY_MUST_USE;
 /* Checks that every declared byte came, syncs, closes. The writer is freed whatever the outcome. */
-enum assay_status assay_safetensors_finish(struct assay_safetensors_writer *writer, struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_safetensors_finish(struct assay_safetensors_writer *writer,
+                                           struct assay_err *err) ASSAY_MUST_USE;
 void assay_safetensors_abandon(struct assay_safetensors_writer *writer); /* closes; leaves the file; NULL is fine */

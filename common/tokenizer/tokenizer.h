@@ -1,4 +1,5 @@
-/* Tokenizers by the library of Hugging Face (Rust `tokenizers`), behind a few functions. A tokenizer is immutable: any thread. */
+/* Tokenizers by the library of Hugging Face (Rust `tokenizers`), behind a few functions. A tokenizer is immutable: any
+ * thread. */
 #pragma once
 
 #include "common/base/digest.h"
@@ -6,7 +7,8 @@
 struct assay_tokenizer;
 
 /* Reads DIR/tokenizer.json; its truncation and padding are switched off. Errors name the file. */
-enum assay_status assay_tokenizer_open(const char *dir, struct assay_tokenizer **ret, struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_tokenizer_open(const char *dir, struct assay_tokenizer **ret,
+                                       struct assay_err *err) ASSAY_MUST_USE;
 /* The same over the bytes of a tokenizer.json. */
 enum assay_status assay_tokenizer_parse(const void *json, size_t len, const char *what, struct assay_tokenizer **ret,
                                         struct assay_err *err) ASSAY_MUST_USE;
@@ -21,8 +23,10 @@ bool assay_tokenizer_id(const struct assay_tokenizer *tokenizer, const char *tok
 
 /* Ids of text (malloc; caller frees). Invalid UTF-8 is replaced by U+FFFD as Python's errors="replace" does.
  * `special` adds what the post-processor adds (BOS, [CLS], ...). Texts of many MB are fine. */
-enum assay_status assay_tokenizer_encode(const struct assay_tokenizer *tokenizer, const char *text, size_t len, bool special,
-                                         int32_t **ret, size_t *ret_count, struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_tokenizer_encode(const struct assay_tokenizer *tokenizer, const char *text, size_t len,
+                                         bool special, int32_t **ret, size_t *ret_count,
+                                         struct assay_err *err) ASSAY_MUST_USE;
 /* Text of ids (malloc, NUL-terminated). */
 enum assay_status assay_tokenizer_decode(const struct assay_tokenizer *tokenizer, const int32_t *ids, size_t count,
-                                         bool skip_special, char **ret, size_t *ret_len, struct assay_err *err) ASSAY_MUST_USE;
+                                         bool skip_special, char **ret, size_t *ret_len,
+                                         struct assay_err *err) ASSAY_MUST_USE;

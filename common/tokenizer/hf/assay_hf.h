@@ -1,6 +1,6 @@
 /* What the Rust library exports. Internal to common/tokenizer; lib.rs has the other side and must agree.
- * Calls return 0, or 1 with a sentence in error[error_bytes]. Outputs are written only on success. A tokenizer does not change
- * once it is made: any thread. Memory that is handed out comes from malloc. */
+ * Calls return 0, or 1 with a sentence in error[error_bytes]. Outputs are written only on success. A tokenizer does not
+ * change once it is made: any thread. Memory that is handed out comes from malloc. */
 #pragma once
 
 #include <stddef.h>
