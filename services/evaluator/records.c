@@ -1,0 +1,398 @@
+#include "services/evaluator/records.h"
+
+#include <assert.h>
+#include <errno.h>
+#include <pthread.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "common/base/fs.h"
+#include "common/base/limits.h"
+#include "common/base/version.h"
+#include "services/evaluator/room.h"
+
+struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk, const struct assay_variant_id *variant)
+{
+    struct assay_hash hash;
+    assay_hash_init(&hash, "assay.record.v1");
+    assay_hash_digest(&hash, &chunk->digest);
+    assay_hash_digest(&hash, &variant->digest);
+    assay_hash_u64(&hash, ASSAY_RECORD_VERSION);
+    return (struct assay_record_key){assay_hash_final(&hash)};
+}
+
+/* --- opening --- */
+
+static enum assay_status move_aside(const char *dir, char moved[ASSAY_PATH_MAX], struct assay_err *err)
+{
+    time_t now = (time_t)(assay_wall_ms() / 1000);
+    struct tm utc;
+    char when[32];
+    gmtime_r(&now, &utc);
+    strftime(when, sizeof when, "%Y%m%dT%H%M%SZ", &utc);
+    for (unsigned n = 0; n < 100; n++) {
+        int len = snprintf(moved, ASSAY_PATH_MAX, n ? "%s.damaged-%s-%u" : "%s.damaged-%s", dir, when, n);
+        if (len < 0 || len >= ASSAY_PATH_MAX)
+            break;
+        if (rename(dir, moved) == 0)
+            return ASSAY_OK;
+        if (errno != EEXIST && errno != ENOTEMPTY)
+            return assay_err_errno(err, errno, "cannot move the damaged store %s aside", dir);
+    }
+    return assay_err_set(err, ASSAY_INTERNAL, "found no name to move the damaged store %s aside", dir);
+}
+
+static enum assay_status open_store(const char *dir, char moved[ASSAY_PATH_MAX], struct assay_store **ret,
+                                    struct assay_err *err)
+{
+    static const char *const tables[] = {ROOM_RECORDS, ROOM_SAMPLES, ROOM_USED, NULL};
+    struct assay_store_options options = {dir, tables, false};
+    enum assay_status status = assay_store_open(&options, ret, err);
+    if (status != ASSAY_DATA_LOSS)
+        return status;
+    status = move_aside(dir, moved, err);
+    return status == ASSAY_OK ? assay_store_open(&options, ret, err) : status;
+}
+
+enum assay_status assay_records_open(const char *dir, uint64_t quota_bytes, char moved[ASSAY_PATH_MAX],
+                                     struct assay_records **ret, struct assay_err *err)
+{
+    char aside[ASSAY_PATH_MAX] = "";
+    struct assay_records *records = calloc(1, sizeof *records);
+    if (!records)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the record store");
+    pthread_mutex_init(&records->lock, NULL);
+    pthread_mutex_init(&records->write_lock, NULL);
+    pthread_mutex_init(&records->watch_lock, NULL);
+    records->quota_bytes = quota_bytes;
+    records->index = assay_index_new();
+    enum assay_status status = records->index
+                                   ? open_store(dir, aside, &records->store, err)
+                                   : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the record store");
+    if (status == ASSAY_OK)
+        status = room_load(records, err);
+    if (status != ASSAY_OK) {
+        assay_records_close(records);
+        return status;
+    }
+    if (moved)
+        strcpy(moved, aside);
+    *ret = records;
+    return ASSAY_OK;
+}
+
+void assay_records_close(struct assay_records *records)
+{
+    if (!records)
+        return;
+    if (records->store && records->index) {
+        /* The order of use is a preference; a full disk may keep it from being written. */
+        enum assay_status flushed = assay_records_flush(records, NULL);
+        (void)flushed;
+    }
+    assay_store_close(records->store);
+    assay_index_free(records->index);
+    pthread_mutex_destroy(&records->watch_lock);
+    pthread_mutex_destroy(&records->write_lock);
+    pthread_mutex_destroy(&records->lock);
+    free(records);
+}
+
+/* --- records --- */
+
+static const char *chunk_hex(const struct assay_record *record, char hex[ASSAY_DIGEST_HEX])
+{
+    return assay_digest_hex(&record->chunk.digest, hex);
+}
+
+enum assay_status assay_record_check(const struct assay_record *record, struct assay_err *err)
+{
+    char hex[ASSAY_DIGEST_HEX];
+    if (record->rows < 1 || record->rows > ASSAY_RECORD_ROWS_MAX || record->cols < 1 ||
+        record->cols > ASSAY_MODEL_DIM_MAX || record->rows * record->cols > ASSAY_RECORD_BYTES_MAX / sizeof(float))
+        return assay_err_set(
+            err, ASSAY_INVALID_ARGUMENT,
+            "the record of chunk %s has the shape [%llu, %llu], wanted [1..%u, 1..%u] of at most %llu bytes",
+            chunk_hex(record, hex), (unsigned long long)record->rows, (unsigned long long)record->cols,
+            ASSAY_RECORD_ROWS_MAX, ASSAY_MODEL_DIM_MAX, (unsigned long long)ASSAY_RECORD_BYTES_MAX);
+    const unsigned char *bytes = record->hidden;
+    for (uint64_t row = 0; row < record->rows; row++) {
+        uint32_t wrong = 0;
+        for (uint64_t col = 0; col < record->cols; col++) {
+            uint32_t bits;
+            memcpy(&bits, bytes + (row * record->cols + col) * sizeof bits, sizeof bits);
+            wrong |= (uint32_t)((bits & 0x7F800000u) == 0x7F800000u);
+        }
+        if (wrong)
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                                 "the record of chunk %s holds a value that is not finite in row %llu of %llu",
+                                 chunk_hex(record, hex), (unsigned long long)row, (unsigned long long)record->rows);
+    }
+    return ASSAY_OK;
+}
+
+struct record_ref {
+    struct assay_record_key key;
+    uint32_t numerics;
+};
+
+/* A record's bytes as they stand in the store. */
+static enum assay_status encode(const struct assay_record *record, const struct record_ref *ref, struct room_value *ret,
+                                struct assay_err *err)
+{
+    struct record_head head = {.magic = RECORD_MAGIC,
+                               .version = ASSAY_RECORD_VERSION,
+                               .dtype = RECORD_F32,
+                               .rows = record->rows,
+                               .cols = record->cols,
+                               .chunk = record->chunk.digest,
+                               .variant = record->variant.digest};
+    size_t bytes = (size_t)(record->rows * record->cols * sizeof(float));
+    char *value = malloc(sizeof head + bytes);
+    if (!value)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a record of %zu bytes", bytes);
+    memcpy(value, &head, sizeof head);
+    memcpy(value + sizeof head, record->hidden, bytes);
+    *ret = (struct room_value){ROOM_RECORDS, ref->key, ref->numerics, value, sizeof head + bytes};
+    return ASSAY_OK;
+}
+
+/* Also for records that were there already: a job may wait for a sign of any. */
+static void notify(struct assay_records *records, const struct record_ref *refs, size_t count)
+{
+    pthread_mutex_lock(&records->watch_lock);
+    for (struct assay_records_watch *watch = records->watches; watch; watch = watch->next)
+        for (size_t i = 0; i < count; i++)
+            watch->fn(watch->arg, &refs[i].key, refs[i].numerics);
+    pthread_mutex_unlock(&records->watch_lock);
+}
+
+static bool in_refs(const struct record_ref *refs, size_t count, const struct record_ref *wanted)
+{
+    for (size_t i = 0; i < count; i++)
+        if (refs[i].numerics == wanted->numerics && assay_digest_equal(&refs[i].key.digest, &wanted->key.digest))
+            return true;
+    return false;
+}
+
+/* Names all records and encodes those that are new. */
+static enum assay_status encode_new(struct assay_records *records, const struct assay_record *put, size_t count,
+                                    struct record_ref *refs, struct room_value *values, size_t *values_count,
+                                    struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++) {
+        refs[i].key = assay_record_key_of(&put[i].chunk, &put[i].variant);
+        pthread_mutex_lock(&records->lock);
+        status = assay_index_intern(records->index, put[i].numerics, &refs[i].numerics, err);
+        bool there = status == ASSAY_OK && assay_index_has(records->index, &refs[i].key, refs[i].numerics);
+        pthread_mutex_unlock(&records->lock);
+        if (status != ASSAY_OK || there || in_refs(refs, i, &refs[i]))
+            continue;
+        status = encode(&put[i], &refs[i], &values[*values_count], err);
+        *values_count += status == ASSAY_OK;
+    }
+    return status;
+}
+
+enum assay_status assay_records_put(struct assay_records *records, const struct assay_record *put, size_t count,
+                                    struct assay_err *err)
+{
+    size_t values_count = 0;
+    struct room_value *values = calloc(count + 1, sizeof *values);
+    struct record_ref *refs = calloc(count + 1, sizeof *refs);
+    enum assay_status status = ASSAY_OK;
+    if (!values || !refs)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu records", count);
+    pthread_mutex_lock(&records->write_lock);
+    if (status == ASSAY_OK)
+        status = encode_new(records, put, count, refs, values, &values_count, err);
+    if (status == ASSAY_OK && values_count > 0)
+        status = room_write(records, values, values_count, err);
+    pthread_mutex_unlock(&records->write_lock);
+    if (status == ASSAY_OK)
+        notify(records, refs, count);
+    for (size_t i = 0; i < values_count; i++)
+        free(values[i].bytes);
+    free(values);
+    free(refs);
+    return status;
+}
+
+/* --- questions --- */
+
+struct tally {
+    uint32_t *counts; /* by numerics */
+};
+
+static void count_numerics(void *arg, uint32_t numerics)
+{
+    ((struct tally *)arg)->counts[numerics]++;
+}
+
+/* The numerics of the largest set; among equals the first by name, so that the answer depends on nothing else. */
+static uint32_t most_complete(const struct assay_index *index, const uint32_t *counts)
+{
+    uint32_t best = ASSAY_NUMERICS_NONE;
+    for (uint32_t i = 1; i < assay_index_numerics_count(index); i++)
+        if (counts[i] > 0 &&
+            (best == ASSAY_NUMERICS_NONE || counts[i] > counts[best] ||
+             (counts[i] == counts[best] && strcmp(assay_index_name(index, i), assay_index_name(index, best)) < 0)))
+            best = i;
+    return best;
+}
+
+enum assay_status assay_records_have(struct assay_records *records, const struct assay_variant_id *variant,
+                                     const struct assay_chunk_key *chunks, size_t count, uint8_t *have,
+                                     char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err)
+{
+    uint32_t counts[ASSAY_NUMERICS_COUNT_MAX + 1] = {0};
+    struct tally tally = {counts};
+    struct assay_record_key *keys = malloc((count + 1) * sizeof *keys);
+    if (!keys)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a question about %zu records", count);
+    for (size_t i = 0; i < count; i++)
+        keys[i] = assay_record_key_of(&chunks[i], variant);
+    pthread_mutex_lock(&records->lock);
+    for (size_t i = 0; i < count; i++)
+        assay_index_each(records->index, &keys[i], count_numerics, &tally);
+    uint32_t best = most_complete(records->index, counts);
+    strcpy(numerics, assay_index_name(records->index, best));
+    for (size_t i = 0; i < count; i++)
+        have[i] = best != ASSAY_NUMERICS_NONE && assay_index_has(records->index, &keys[i], best);
+    pthread_mutex_unlock(&records->lock);
+    free(keys);
+    return ASSAY_OK;
+}
+
+void assay_records_each(struct assay_records *records, const struct assay_record_key *key, assay_index_fn fn, void *arg)
+{
+    pthread_mutex_lock(&records->lock);
+    assay_index_each(records->index, key, fn, arg);
+    pthread_mutex_unlock(&records->lock);
+}
+
+const char *assay_records_numerics(struct assay_records *records, uint32_t numerics)
+{
+    pthread_mutex_lock(&records->lock);
+    const char *name = assay_index_name(records->index, numerics);
+    pthread_mutex_unlock(&records->lock);
+    return name;
+}
+
+enum assay_status assay_records_get(struct assay_records *records, const struct assay_record_key *key,
+                                    uint32_t numerics, struct assay_record_data *ret, struct assay_err *err)
+{
+    assay_auto(assay_free_ptr) char *value = NULL;
+    size_t bytes;
+    struct record_head head;
+    enum assay_status status = room_read(records, ROOM_RECORDS, key, numerics, (void **)&value, &bytes, err);
+    if (status != ASSAY_OK)
+        return status;
+    bool sound = bytes >= sizeof head;
+    if (sound)
+        memcpy(&head, value, sizeof head);
+    sound = sound && head.magic == RECORD_MAGIC && head.version == ASSAY_RECORD_VERSION && head.dtype == RECORD_F32 &&
+            head.rows >= 1 && head.rows <= ASSAY_RECORD_ROWS_MAX && head.cols >= 1 &&
+            head.cols <= ASSAY_MODEL_DIM_MAX && head.rows * head.cols * sizeof(float) == bytes - sizeof head;
+    if (!sound) {
+        status = assay_records_drop(records, key, numerics, err);
+        return status == ASSAY_OK ? assay_err_set(err, ASSAY_DATA_LOSS, "a record in the store has an impossible head")
+                                  : status;
+    }
+    memmove(value, value + sizeof head, bytes - sizeof head);
+    *ret = (struct assay_record_data){head.rows, head.cols, (float *)(void *)assay_steal(&value)};
+    return ASSAY_OK;
+}
+
+enum assay_status assay_records_drop(struct assay_records *records, const struct assay_record_key *key,
+                                     uint32_t numerics, struct assay_err *err)
+{
+    return room_drop(records, ROOM_RECORDS, key, numerics, err);
+}
+
+enum assay_status assay_records_pin(struct assay_records *records, const struct assay_record_key *key,
+                                    struct assay_err *err)
+{
+    pthread_mutex_lock(&records->lock);
+    bool pinned = assay_index_pin(records->index, key);
+    pthread_mutex_unlock(&records->lock);
+    return pinned ? ASSAY_OK : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the records of a job");
+}
+
+void assay_records_unpin(struct assay_records *records, const struct assay_record_key *key)
+{
+    pthread_mutex_lock(&records->lock);
+    assay_index_unpin(records->index, key);
+    pthread_mutex_unlock(&records->lock);
+}
+
+void assay_records_watch(struct assay_records *records, struct assay_records_watch *watch)
+{
+    pthread_mutex_lock(&records->watch_lock);
+    watch->next = records->watches;
+    records->watches = watch;
+    pthread_mutex_unlock(&records->watch_lock);
+}
+
+void assay_records_unwatch(struct assay_records *records, struct assay_records_watch *watch)
+{
+    pthread_mutex_lock(&records->watch_lock);
+    struct assay_records_watch **link = &records->watches;
+    while (*link && *link != watch)
+        link = &(*link)->next;
+    if (*link)
+        *link = watch->next;
+    pthread_mutex_unlock(&records->watch_lock);
+}
+
+/* --- samples --- */
+
+enum assay_status assay_blobs_put(struct assay_records *records, const struct assay_blob *blobs, size_t count,
+                                  struct assay_err *err)
+{
+    struct room_value *values = calloc(count + 1, sizeof *values);
+    if (!values)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu samples", count);
+    for (size_t i = 0; i < count; i++)
+        values[i] =
+            (struct room_value){ROOM_SAMPLES, blobs[i].key, ASSAY_NUMERICS_NONE, (void *)blobs[i].bytes, blobs[i].len};
+    pthread_mutex_lock(&records->write_lock);
+    enum assay_status status = room_write(records, values, count, err);
+    pthread_mutex_unlock(&records->write_lock);
+    free(values);
+    return status;
+}
+
+enum assay_status assay_blob_get(struct assay_records *records, const struct assay_record_key *key, void **ret,
+                                 size_t *ret_len, struct assay_err *err)
+{
+    return room_read(records, ROOM_SAMPLES, key, ASSAY_NUMERICS_NONE, ret, ret_len, err);
+}
+
+enum assay_status assay_records_flush(struct assay_records *records, struct assay_err *err)
+{
+    pthread_mutex_lock(&records->write_lock);
+    enum assay_status status = room_write_order(records, err);
+    pthread_mutex_unlock(&records->write_lock);
+    return status == ASSAY_OK ? assay_store_sync(records->store, err) : status;
+}
+
+uint64_t assay_records_bytes(struct assay_records *records)
+{
+    pthread_mutex_lock(&records->lock);
+    uint64_t bytes = assay_index_bytes(records->index);
+    pthread_mutex_unlock(&records->lock);
+    return bytes;
+}
+
+size_t assay_records_count(struct assay_records *records)
+{
+    pthread_mutex_lock(&records->lock);
+    size_t count = assay_index_count(records->index);
+    pthread_mutex_unlock(&records->lock);
+    return count;
+}

@@ -1,0 +1,140 @@
+#include "services/evaluator/report.h"
+
+#include <math.h>
+#include <stdlib.h>
+
+/* A score with everything that it points to. */
+struct score_message {
+    Assay__V1__VariantScore score;
+    Assay__V1__Estimate perplexity, increase, same_top1, delta_p, mean_nll;
+    Assay__V1__Distribution kl;
+};
+
+/* A figure that could not be computed is absent; 0 would be a measurement. */
+#define SET_FINITE(message, field, number)                                                                             \
+    do {                                                                                                               \
+        (message)->has_##field = isfinite(number);                                                                     \
+        (message)->field = isfinite(number) ? (number) : 0;                                                            \
+    } while (0)
+
+static void fill_estimate(Assay__V1__Estimate *message, const struct assay_estimate *estimate)
+{
+    assay__v1__estimate__init(message);
+    SET_FINITE(message, value, estimate->value);
+    SET_FINITE(message, standard_error, estimate->se);
+    SET_FINITE(message, interval_low, estimate->low);
+    SET_FINITE(message, interval_high, estimate->high);
+    message->has_n = true;
+    message->n = estimate->n;
+    if (!message->has_value)
+        message->missing = "the logits of at least one position are not finite, or the value is too large";
+    else if (!message->has_interval_low || !message->has_interval_high)
+        message->missing = "an interval needs at least two chunks";
+}
+
+static void fill_distribution(Assay__V1__Distribution *message, const struct assay_distribution *distribution)
+{
+    assay__v1__distribution__init(message);
+    SET_FINITE(message, mean, distribution->mean);
+    SET_FINITE(message, standard_error, distribution->se);
+    SET_FINITE(message, interval_low, distribution->low);
+    SET_FINITE(message, interval_high, distribution->high);
+    SET_FINITE(message, median, distribution->median);
+    SET_FINITE(message, p90, distribution->p90);
+    SET_FINITE(message, p95, distribution->p95);
+    SET_FINITE(message, p99, distribution->p99);
+    SET_FINITE(message, min, distribution->min);
+    SET_FINITE(message, max, distribution->max);
+    message->has_n = true;
+    message->n = distribution->n;
+}
+
+static ProtobufCBinaryData digest_bytes(const struct assay_digest *digest)
+{
+    return (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)digest->bytes};
+}
+
+static void fill_score(struct score_message *message, const struct assay_score_result *result)
+{
+    Assay__V1__VariantScore *score = &message->score;
+    assay__v1__variant_score__init(score);
+    score->has_variant_id = true;
+    score->variant_id = digest_bytes(&result->variant.digest);
+    score->numerics_id = (char *)result->numerics;
+    fill_estimate(&message->perplexity, &result->pair.perplexity);
+    fill_estimate(&message->mean_nll, &result->pair.mean_nll);
+    score->perplexity = &message->perplexity;
+    score->mean_nll_nats = &message->mean_nll;
+    if (result->is_reference)
+        return;
+    fill_estimate(&message->increase, &result->pair.perplexity_increase_percent);
+    fill_estimate(&message->same_top1, &result->pair.same_top1_percent);
+    fill_estimate(&message->delta_p, &result->pair.delta_p_rms_percent);
+    fill_distribution(&message->kl, &result->pair.kl);
+    score->perplexity_increase_percent = &message->increase;
+    score->same_top1_percent = &message->same_top1;
+    score->delta_p_rms_percent = &message->delta_p;
+    score->kl_nats = &message->kl;
+    score->n_chunk_kl_nats = result->chunks_count;
+    score->chunk_kl_nats = (double *)result->chunk_kl;
+}
+
+struct buffers {
+    struct score_message *messages;
+    Assay__V1__VariantScore **scores;
+    ProtobufCBinaryData *lost_variants, *lost_chunks;
+};
+
+static bool allocate(const struct assay_score_progress *progress, struct buffers *buffers)
+{
+    buffers->messages = calloc(progress->results_count + 1, sizeof *buffers->messages);
+    buffers->scores = calloc(progress->results_count + 1, sizeof(Assay__V1__VariantScore *));
+    buffers->lost_variants = calloc(progress->lost_count + 1, sizeof *buffers->lost_variants);
+    buffers->lost_chunks = calloc(progress->lost_count + 1, sizeof *buffers->lost_chunks);
+    return buffers->messages && buffers->scores && buffers->lost_variants && buffers->lost_chunks;
+}
+
+static void fill_reply(const struct assay_score_progress *progress, struct buffers *buffers,
+                       Assay__V1__ScoreReply *reply)
+{
+    assay__v1__score_reply__init(reply);
+    reply->has_chunks_done = reply->has_chunks_total = reply->has_chunks_cached = true;
+    reply->chunks_done = progress->chunks_done;
+    reply->chunks_total = progress->chunks_total;
+    reply->chunks_cached = progress->chunks_cached;
+    reply->has_tokens_scored = reply->has_compute_us = true;
+    reply->tokens_scored = progress->tokens_scored;
+    reply->compute_us = progress->compute_us;
+    for (size_t i = 0; i < progress->results_count; i++) {
+        fill_score(&buffers->messages[i], &progress->results[i]);
+        buffers->scores[i] = &buffers->messages[i].score;
+    }
+    reply->n_scores = progress->results_count;
+    reply->scores = buffers->scores;
+    for (size_t i = 0; i < progress->lost_count; i++) {
+        buffers->lost_variants[i] = digest_bytes(&progress->lost[i].variant.digest);
+        buffers->lost_chunks[i] = digest_bytes(&progress->lost[i].chunk.digest);
+    }
+    reply->n_lost_variant_ids = reply->n_lost_chunk_keys = progress->lost_count;
+    reply->lost_variant_ids = buffers->lost_variants;
+    reply->lost_chunk_keys = buffers->lost_chunks;
+}
+
+enum assay_status assay_report_progress(const struct assay_score_progress *progress, assay_report_send_fn send,
+                                        void *arg, struct assay_err *err)
+{
+    struct buffers buffers = {0};
+    Assay__V1__ScoreReply reply;
+    enum assay_status status;
+    if (allocate(progress, &buffers)) {
+        fill_reply(progress, &buffers, &reply);
+        status = send(arg, &reply, err);
+    } else {
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a message of progress");
+    }
+    free(buffers.messages);
+    free(buffers.scores);
+    free(buffers.lost_variants);
+    free(buffers.lost_chunks);
+    return status;
+}

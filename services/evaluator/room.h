@@ -1,0 +1,58 @@
+/* Values of the record store with their place in the quota: what records.c stands on. Not for others. */
+#pragma once
+
+#include <assert.h>
+#include <pthread.h>
+
+#include "services/evaluator/records.h"
+
+/* Tables. Keys: the digest, then the numerics id's characters. */
+#define ROOM_RECORDS "records"
+#define ROOM_SAMPLES "samples"
+#define ROOM_USED "used" /* u64: when it was used last, in order, for both */
+
+struct assay_records {
+    struct assay_store *store;
+    uint64_t quota_bytes;
+    pthread_mutex_t write_lock; /* held by whoever writes; taken before `lock` */
+    pthread_mutex_t lock;       /* guards the index */
+    struct assay_index *index;
+    pthread_mutex_t watch_lock;
+    struct assay_records_watch *watches;
+};
+
+#define RECORD_MAGIC 0x31525341u /* "ASR1" */
+#define RECORD_F32 1u
+
+/* Before the bytes of a record. */
+struct record_head {
+    uint32_t magic;
+    uint32_t version;
+    uint32_t dtype;
+    uint32_t zero;
+    uint64_t rows, cols;
+    struct assay_digest chunk, variant;
+};
+static_assert(sizeof(struct record_head) == 96, "as on disk");
+
+struct room_value {
+    const char *table;
+    struct assay_record_key key;
+    uint32_t numerics;
+    void *bytes;
+    size_t len;
+};
+
+/* Fills the index from the store. */
+enum assay_status room_load(struct assay_records *records, struct assay_err *err) ASSAY_MUST_USE;
+/* One transaction; makes room first. write_lock is held. */
+enum assay_status room_write(struct assay_records *records, const struct room_value *values, size_t count,
+                             struct assay_err *err) ASSAY_MUST_USE;
+/* Reads and marks as used last; what is damaged or gone leaves the index too. write_lock is not held. */
+enum assay_status room_read(struct assay_records *records, const char *table, const struct assay_record_key *key,
+                            uint32_t numerics, void **ret, size_t *ret_len, struct assay_err *err) ASSAY_MUST_USE;
+/* write_lock is not held. */
+enum assay_status room_drop(struct assay_records *records, const char *table, const struct assay_record_key *key,
+                            uint32_t numerics, struct assay_err *err) ASSAY_MUST_USE;
+/* Writes when what was used. write_lock is held. */
+enum assay_status room_write_order(struct assay_records *records, struct assay_err *err) ASSAY_MUST_USE;

@@ -1,0 +1,318 @@
+#include "services/evaluator/score_job.h"
+
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+#include "common/base/clock.h"
+#include "services/evaluator/score_internal.h"
+
+/* --- arrivals: from the writer's thread to the job's --- */
+
+static void note_arrival(void *arg, const struct assay_record_key *key, uint32_t numerics)
+{
+    struct score_job *job = arg;
+    struct score_arrival arrival = {.numerics = numerics};
+    if (!assay_score_plan_find(&job->plan, key, &arrival.unique, &arrival.source))
+        return;
+    pthread_mutex_lock(&job->lock);
+    if (job->arrivals_count == job->arrivals_capacity) {
+        size_t capacity = job->arrivals_capacity ? job->arrivals_capacity * 2 : 64;
+        struct score_arrival *arrivals = realloc(job->arrivals, capacity * sizeof *arrivals);
+        if (arrivals) {
+            job->arrivals = arrivals;
+            job->arrivals_capacity = capacity;
+        }
+    }
+    if (job->arrivals_count < job->arrivals_capacity)
+        job->arrivals[job->arrivals_count++] = arrival;
+    else
+        job->arrivals_failed = true;
+    pthread_cond_signal(&job->arrived);
+    pthread_mutex_unlock(&job->lock);
+}
+
+static enum assay_status take_arrivals(struct score_job *job, struct assay_err *err)
+{
+    pthread_mutex_lock(&job->lock);
+    struct score_arrival *arrivals = assay_steal(&job->arrivals);
+    size_t count = job->arrivals_count;
+    bool failed = job->arrivals_failed;
+    job->arrivals_count = job->arrivals_capacity = 0;
+    pthread_mutex_unlock(&job->lock);
+    enum assay_status status = ASSAY_OK;
+    if (failed)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the arrivals of a job");
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++)
+        status = assay_join_arrived(job->join, arrivals[i].unique, arrivals[i].source, arrivals[i].numerics, err);
+    free(arrivals);
+    return status;
+}
+
+static void wait_for_arrivals(struct score_job *job)
+{
+    struct timespec until;
+    clock_gettime(CLOCK_MONOTONIC, &until);
+    until.tv_nsec += ASSAY_SCORE_PROGRESS_MS / 2 * 1000000L;
+    if (until.tv_nsec >= 1000000000L) {
+        until.tv_nsec -= 1000000000L;
+        until.tv_sec++;
+    }
+    pthread_mutex_lock(&job->lock);
+    if (job->arrivals_count == 0)
+        pthread_cond_timedwait(&job->arrived, &job->lock, &until);
+    pthread_mutex_unlock(&job->lock);
+}
+
+/* --- beginning --- */
+
+struct present {
+    struct score_job *job;
+    size_t unique, source;
+    enum assay_status status;
+    struct assay_err *err;
+};
+
+static void note_present(void *arg, uint32_t numerics)
+{
+    struct present *present = arg;
+    if (present->status == ASSAY_OK)
+        present->status =
+            assay_join_arrived(present->job->join, present->unique, present->source, numerics, present->err);
+}
+
+/* Watches first, then looks: a record that comes in between is seen twice, not missed. */
+static enum assay_status look(struct score_job *job, struct assay_err *err)
+{
+    struct present present = {.job = job, .err = err};
+    size_t count = job->plan.uniques_count * job->plan.sources_count;
+    enum assay_status status = ASSAY_OK;
+    job->watch = (struct assay_records_watch){.fn = note_arrival, .arg = job};
+    assay_records_watch(job->deps->records, &job->watch);
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++) {
+        status = assay_records_pin(job->deps->records, &job->plan.record_keys[i], err);
+        if (status != ASSAY_OK)
+            break;
+        job->pinned[i] = 1;
+        present.unique = i / job->plan.sources_count;
+        present.source = i % job->plan.sources_count;
+        assay_records_each(job->deps->records, &job->plan.record_keys[i], note_present, &present);
+        status = present.status;
+    }
+    assay_join_start(job->join);
+    return status;
+}
+
+static enum assay_status allocate(struct score_job *job, struct assay_err *err)
+{
+    const struct assay_score_plan *plan = &job->plan;
+    size_t records = plan->uniques_count * plan->sources_count;
+    job->heads = calloc(plan->sources_count, sizeof *job->heads);
+    job->wrong = calloc(records, 1);
+    job->pinned = calloc(records, 1);
+    job->nll_ref = calloc(plan->positions, sizeof *job->nll_ref);
+    job->series = calloc(plan->pairs_count, sizeof *job->series);
+    bool made = job->heads && job->wrong && job->pinned && job->nll_ref && job->series;
+    for (size_t i = 0; made && i < plan->pairs_count; i++) {
+        struct score_series *series = &job->series[i];
+        series->nll_var = calloc(plan->positions, sizeof *series->nll_var);
+        series->kl = calloc(plan->positions, sizeof *series->kl);
+        series->same_top = calloc(plan->positions, 1);
+        made = series->nll_var && series->kl && series->same_top;
+    }
+    if (!made)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
+                             "out of memory for the figures of %zu positions and %zu variants", plan->positions,
+                             plan->pairs_count);
+    return ASSAY_OK;
+}
+
+static void init_job(struct score_job *job, const struct assay_score_deps *deps, const struct assay_score_sink *sink)
+{
+    *job = (struct score_job){.deps = deps, .sink = sink, .batch = 1, .sent_at_ms = INT64_MIN / 2, .news = true};
+    pthread_condattr_t attr;
+    pthread_condattr_init(&attr);
+    pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
+    pthread_cond_init(&job->arrived, &attr);
+    pthread_condattr_destroy(&attr);
+    pthread_mutex_init(&job->lock, NULL);
+}
+
+static void release_job(struct score_job *job)
+{
+    assay_records_unwatch(job->deps->records, &job->watch);
+    for (size_t i = 0; job->pinned && i < job->plan.uniques_count * job->plan.sources_count; i++)
+        if (job->pinned[i])
+            assay_records_unpin(job->deps->records, &job->plan.record_keys[i]);
+    for (size_t i = 0; job->heads && i < job->plan.sources_count; i++)
+        assay_heads_put(job->deps->heads, job->heads[i]);
+    for (size_t i = 0; job->series && i < job->plan.pairs_count; i++) {
+        free(job->series[i].nll_var);
+        free(job->series[i].kl);
+        free(job->series[i].same_top);
+    }
+    free(job->series);
+    free(job->nll_ref);
+    free(job->pinned);
+    free(job->wrong);
+    free(job->heads);
+    free(job->arrivals);
+    assay_join_free(job->join);
+    assay_score_plan_release(&job->plan);
+    pthread_cond_destroy(&job->arrived);
+    pthread_mutex_destroy(&job->lock);
+}
+
+/* --- messages --- */
+
+static enum assay_status send(struct score_job *job, const struct assay_score_result *results, size_t results_count,
+                              struct assay_err *err)
+{
+    struct assay_join_lost lost[ASSAY_SCORE_LOST_MAX];
+    struct assay_score_lost *named = NULL;
+    size_t lost_count = assay_join_take_lost(job->join, lost, ASSAY_COUNT(lost));
+    if (lost_count > 0) {
+        named = calloc(lost_count, sizeof *named);
+        if (!named)
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a list of lost records");
+    }
+    for (size_t i = 0; i < lost_count; i++)
+        named[i] =
+            (struct assay_score_lost){job->plan.sources[lost[i].source].variant, job->plan.unique_keys[lost[i].chunk]};
+    struct assay_score_progress progress = {.chunks_done = job->chunks_done,
+                                            .chunks_total = job->plan.occurrences_count,
+                                            .chunks_cached = job->chunks_cached,
+                                            .tokens_scored = job->tokens_scored,
+                                            .compute_us = job->compute_us,
+                                            .lost = named,
+                                            .lost_count = lost_count,
+                                            .results = results,
+                                            .results_count = results_count};
+    enum assay_status status = job->sink->send(job->sink->arg, &progress, err);
+    free(named);
+    job->news = false;
+    job->sent_at_ms = assay_now_ms();
+    return status;
+}
+
+static enum assay_status send_if_due(struct score_job *job, struct assay_err *err)
+{
+    bool news = job->news || assay_join_lost_count(job->join) > 0;
+    if (!news || assay_now_ms() - job->sent_at_ms < ASSAY_SCORE_PROGRESS_MS)
+        return ASSAY_OK;
+    return send(job, NULL, 0, err);
+}
+
+/* --- the end --- */
+
+static void figure_reference(const struct score_job *job, struct assay_score_result *ret)
+{
+    struct assay_clusters chunks = {job->plan.sizes, job->plan.occurrences_count};
+    ret->is_reference = true;
+    ret->variant = job->plan.sources[0].variant;
+    ret->numerics = assay_records_numerics(job->deps->records, assay_join_numerics(job->join, 0));
+    ret->pair.perplexity = assay_stats_perplexity(job->nll_ref, &chunks);
+    ret->pair.mean_nll = assay_stats_clustered_mean(job->nll_ref, &chunks);
+}
+
+static enum assay_status figure_variant(const struct score_job *job, size_t pair, double *chunk_kl,
+                                        struct assay_score_result *ret, struct assay_err *err)
+{
+    const struct score_series *at = &job->series[pair];
+    uint32_t source = job->plan.pair_sources[pair];
+    struct assay_pair_series series = {
+        job->nll_ref, at->nll_var, at->kl, at->same_top, {job->plan.sizes, job->plan.occurrences_count}};
+    ret->variant = job->plan.sources[source].variant;
+    ret->numerics = assay_records_numerics(job->deps->records, assay_join_numerics(job->join, source));
+    ret->chunk_kl = chunk_kl;
+    ret->chunks_count = job->plan.occurrences_count;
+    return assay_stats_pair(&series, chunk_kl, &ret->pair, err);
+}
+
+static enum assay_status send_results(struct score_job *job, size_t variants_count, struct assay_err *err)
+{
+    struct assay_score_result *results = calloc(variants_count + 1, sizeof *results);
+    double *chunk_kl = calloc(variants_count * job->plan.occurrences_count + 1, sizeof *chunk_kl);
+    enum assay_status status = ASSAY_OK;
+    if (!results || !chunk_kl)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the figures of %zu variants",
+                               variants_count);
+    else
+        figure_reference(job, &results[0]);
+    for (size_t i = 0; i < variants_count && status == ASSAY_OK; i++)
+        status = figure_variant(job, i, chunk_kl + i * job->plan.occurrences_count, &results[i + 1], err);
+    if (status == ASSAY_OK)
+        status = send(job, results, variants_count + 1, err);
+    free(chunk_kl);
+    free(results);
+    return status;
+}
+
+/* --- the middle --- */
+
+/* Larger products are faster, a long call is deaf. */
+static void adapt_batch(struct score_job *job, int64_t took_ms)
+{
+    if (took_ms > ASSAY_SCORE_BATCH_MS)
+        job->batch = ASSAY_MAX(job->batch / 2, (size_t)1);
+    else if (took_ms < ASSAY_SCORE_BATCH_MS / 4)
+        job->batch = ASSAY_MIN(job->batch * 2, (size_t)ASSAY_SCORE_BATCH_MAX);
+}
+
+/* Nothing is complete: lost hopes are settled, then we wait. */
+static enum assay_status idle(struct score_job *job, struct assay_err *err)
+{
+    bool changed = false;
+    enum assay_status status = assay_join_settle(job->join, &changed, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (changed) {
+        job->chunks_done = job->chunks_cached = job->tokens_scored = 0;
+        job->news = true;
+        return ASSAY_OK;
+    }
+    if (!assay_join_done(job->join))
+        wait_for_arrivals(job);
+    return ASSAY_OK;
+}
+
+static enum assay_status step(struct score_job *job, struct assay_err *err)
+{
+    uint32_t uniques[ASSAY_SCORE_BATCH_MAX];
+    enum assay_status status = take_arrivals(job, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (job->sink->cancelled(job->sink->arg))
+        return assay_err_set(err, ASSAY_CANCELLED, "scoring was cancelled after %llu of %zu chunks",
+                             (unsigned long long)job->chunks_done, job->plan.occurrences_count);
+    size_t count = assay_join_next(job->join, uniques, job->batch);
+    if (count > 0) {
+        int64_t begin_ms = assay_now_ms();
+        status = score_batch(job, uniques, count, err);
+        adapt_batch(job, assay_now_ms() - begin_ms);
+        job->news = true;
+    } else {
+        status = idle(job, err);
+    }
+    return status == ASSAY_OK ? send_if_due(job, err) : status;
+}
+
+enum assay_status assay_score_run(const struct assay_score_deps *deps, const struct assay_score_spec *spec,
+                                  const struct assay_score_sink *sink, struct assay_err *err)
+{
+    struct score_job job;
+    init_job(&job, deps, sink);
+    enum assay_status status = assay_score_plan_make(spec, &job.plan, err);
+    if (status == ASSAY_OK)
+        status = assay_join_new(job.plan.uniques_count, job.plan.sources_count, &job.join, err);
+    if (status == ASSAY_OK)
+        status = allocate(&job, err);
+    if (status == ASSAY_OK)
+        status = look(&job, err);
+    while (status == ASSAY_OK && !assay_join_done(job.join))
+        status = step(&job, err);
+    if (status == ASSAY_OK)
+        status = send_results(&job, spec->variants_count, err);
+    release_job(&job);
+    return status;
+}

@@ -1,0 +1,28 @@
+/* The sockets of the evaluator: the services Records and Evaluator. No decisions. */
+#pragma once
+
+#include "common/base/pool.h"
+#include "common/wire/server.h"
+#include "proto/control.pb-c.h"
+#include "services/evaluator/records.h"
+
+/* Score calls at once; each has a thread. */
+#define ASSAY_EVALUATOR_SCORES_MAX 16
+#define ASSAY_PUT_RECORDS_MAX 256
+/* Keys in one Have. */
+#define ASSAY_HAVE_KEYS_MAX 1000000
+
+struct assay_evaluator;
+
+/* Adds the services to the server, before the loop runs. Records and pool outlive it. */
+enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_server *server,
+                                      struct assay_records *records, struct assay_pool *pool,
+                                      struct assay_evaluator **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Takes nothing new, commits and acknowledges what waits, tells scoring to end and gives it wait_ms. The loop runs
+ * still. */
+void assay_evaluator_drain(struct assay_evaluator *evaluator, int64_t wait_ms);
+/* After the server was freed, which ends what hangs on a client. NULL is fine. */
+void assay_evaluator_free(struct assay_evaluator *evaluator);
+
+/* assay_member_counters_fn: chunks and tokens scored, heads loaded, time of scoring. */
+void assay_evaluator_count(void *evaluator, Assay__V1__ServiceCounters *counters);

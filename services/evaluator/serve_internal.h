@@ -1,0 +1,40 @@
+/* What serve.c, serve_records.c and serve_score.c share. */
+#pragma once
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#include "proto/types.pb-c.h"
+#include "services/evaluator/heads.h"
+#include "services/evaluator/serve.h"
+#include "services/evaluator/writer.h"
+
+struct score_call;
+
+struct assay_evaluator {
+    struct assay_loop *loop;
+    struct assay_server *server;
+    struct assay_records *records;
+    struct assay_pool *pool;
+    struct assay_heads *heads;
+    struct assay_writer *writer;
+    atomic_bool stopping;
+    atomic_uint_fast64_t chunks_scored, tokens_scored, compute_us;
+    pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t ended; /* a score call did */
+    struct score_call *calls;
+};
+
+/* The attachment of a tensor, checked against dtype, number of dimensions and bytes; shape[dims] is filled.
+ * INVALID_ARGUMENT names `what`. */
+enum assay_status serve_tensor(const struct assay_call *call, const Assay__V1__Tensor *tensor, Assay__V1__Dtype dtype,
+                               size_t dims, const char *what, uint64_t *shape, struct assay_bytes *ret,
+                               struct assay_err *err) ASSAY_MUST_USE;
+
+void serve_put(struct assay_call *call, void *evaluator);
+void serve_have(struct assay_call *call, void *evaluator);
+void serve_score(struct assay_call *call, void *evaluator);
+
+/* Joins the threads of score calls that have ended; all of them when `all` is true. */
+void serve_reap(struct assay_evaluator *evaluator, bool all);
+bool serve_scores_running(struct assay_evaluator *evaluator); /* lock is held */

@@ -1,0 +1,35 @@
+/* The thread that writes records: whatever waits becomes one transaction, so that many small Puts share one commit. */
+#pragma once
+
+#include "services/evaluator/records.h"
+
+/* Records that may wait, all together; one request may be larger when it is alone. */
+#define ASSAY_WRITER_WAITING_BYTES_MAX ((uint64_t)256 << 20)
+/* Records of one transaction. */
+#define ASSAY_WRITER_BATCH_BYTES ((uint64_t)64 << 20)
+#define ASSAY_WRITER_BATCH_RECORDS 1024
+/* Between two syncs. */
+#define ASSAY_WRITER_SYNC_MS 10000
+
+struct assay_writer;
+
+/* What is to be written, or, with no records, a question to be answered after all that was submitted before. The caller
+ * keeps it and what it points to until done has run. */
+struct assay_writer_entry {
+    const struct assay_record *records;
+    size_t count;
+    /* Once, on the writer's thread: OK after the commit, else the error. */
+    void (*done)(void *arg, const struct assay_err *err);
+    void *arg;
+    struct assay_writer_entry *next;
+};
+
+enum assay_status assay_writer_new(struct assay_records *records, struct assay_writer **ret,
+                                   struct assay_err *err) ASSAY_MUST_USE;
+/* Any thread. RESOURCE_EXHAUSTED: too much waits. UNAVAILABLE: the writer is ending. done does not run then. */
+enum assay_status assay_writer_submit(struct assay_writer *writer, struct assay_writer_entry *entry,
+                                      struct assay_err *err) ASSAY_MUST_USE;
+/* Refuses what comes, finishes what waits, syncs. */
+void assay_writer_stop(struct assay_writer *writer);
+/* Stops it first. NULL is fine. */
+void assay_writer_free(struct assay_writer *writer);
