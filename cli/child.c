@@ -164,13 +164,14 @@ static size_t read_tail(const struct assay_child *child, char tail[LOG_TAIL_BYTE
 
 enum assay_status assay_child_sentence(const struct assay_child *child, int wait_status, struct assay_err *err)
 {
-    char tail[LOG_TAIL_BYTES], sentence[384], how[64];
+    char tail[LOG_TAIL_BYTES], sentence[384];
     assay_log_last_sentence(tail, read_tail(child, tail), sentence, sizeof sentence);
-    if (WIFSIGNALED(wait_status))
-        snprintf(how, sizeof how, "was ended by signal %d (%s)", WTERMSIG(wait_status),
-                 sigabbrev_np(WTERMSIG(wait_status)) ? sigabbrev_np(WTERMSIG(wait_status)) : "?");
-    else
-        snprintf(how, sizeof how, "ended with exit code %d", WEXITSTATUS(wait_status));
-    return assay_err_set(err, assay_status_of_wait(wait_status), "%s %s: %s", child->name, how,
-                         sentence[0] ? sentence : "it said nothing");
+    enum assay_status status = assay_status_of_wait(wait_status);
+    const char *said = sentence[0] ? sentence : "it said nothing";
+    if (!WIFSIGNALED(wait_status))
+        return assay_err_set(err, status, "%s ended with exit code %d: %s", child->name, WEXITSTATUS(wait_status),
+                             said);
+    const char *name = sigabbrev_np(WTERMSIG(wait_status));
+    return assay_err_set(err, status, "%s was ended by signal %s; its last line: %s", child->name, name ? name : "?",
+                         said);
 }

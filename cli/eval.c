@@ -1,6 +1,7 @@
 #include <inttypes.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli/commands.h"
 #include "cli/eval_job.h"
@@ -17,6 +18,8 @@
 #define ATTACH_MS 30000
 #define TURN_MS 100
 #define CALL_MS 5000
+/* Heartbeats come every second. */
+#define FRESH_MS 1500
 
 /* What one run holds. */
 struct eval {
@@ -73,7 +76,7 @@ static void show_processes(struct eval *eval, const Assay__V1__ListServicesReply
     struct assay_grid grid = ASSAY_GRID_INIT;
     long pid = assay_remote_listener(eval->endpoint);
     assay_buf_str(&text, "processes:\n");
-    assay_grid_head(&grid, "  kind|precision|pid|chunks run|CPU s|resident MB");
+    assay_grid_head(&grid, "<  kind|<precision|pid|chunks run|CPU s|resident MB");
     assay_grid_cell(&grid, "  coordinator");
     assay_grid_cell(&grid, "-");
     assay_grid_cell(&grid, pid > 0 ? "%ld" : "-", pid);
@@ -93,6 +96,42 @@ static void show_processes(struct eval *eval, const Assay__V1__ListServicesReply
     assay_grid_text(&grid, &text);
     assay_grid_release(&grid);
     assay_display_block(&eval->display, assay_buf_cstr(&text));
+}
+
+/* Whether the workers' counters, which come with their heartbeats, cover what the job's result says that they ran. */
+static bool counters_are_fresh(const Assay__V1__ListServicesReply *services, const Assay__V1__Job *job)
+{
+    for (size_t i = 0; i < job->n_results; i++) {
+        const Assay__V1__VariantResult *result = job->results[i];
+        const char *scheme = result->variant && result->variant->spec ? result->variant->spec->scheme : NULL;
+        uint64_t counted = 0;
+        for (size_t k = 0; scheme && k < services->n_services; k++) {
+            const Assay__V1__ServiceInfo *service = services->services[k];
+            const char *precision = service->registration ? service->registration->precision : NULL;
+            if (precision && service->counters && strcmp(precision, scheme) == 0)
+                counted += service->counters->chunks_run;
+        }
+        if (counted < result->chunks_run)
+            return false;
+    }
+    return true;
+}
+
+/* NULL when the coordinator does not say. */
+static struct assay_reply *list_services(struct eval *eval, const Assay__V1__Job *job)
+{
+    Assay__V1__ListServicesRequest request = ASSAY__V1__LIST_SERVICES_REQUEST__INIT;
+    int64_t deadline_ms = assay_now_ms() + FRESH_MS;
+    for (;;) {
+        struct assay_reply *reply = NULL;
+        if (assay_remote_call(&eval->remote, ASSAY_COORDINATOR_LIST_SERVICES, &request.base, CALL_MS, &reply, NULL) !=
+            ASSAY_OK)
+            return NULL;
+        if (counters_are_fresh(assay_reply_message(reply), job) || assay_now_ms() > deadline_ms ||
+            assay_interrupt_wait(TURN_MS))
+            return reply;
+        assay_reply_free(reply);
+    }
 }
 
 static enum assay_status print_result(const struct assay_report *report, bool json, struct assay_err *err)
@@ -119,12 +158,10 @@ static enum assay_status print_result(const struct assay_report *report, bool js
 static enum assay_status report_job(struct eval *eval, struct assay_eval_job *handle, const Assay__V1__Job *job,
                                     struct assay_err *err)
 {
-    Assay__V1__ListServicesRequest request = ASSAY__V1__LIST_SERVICES_REQUEST__INIT;
     struct assay_environment environment;
-    struct assay_reply *services = NULL;
+    struct assay_reply *services = list_services(eval, job);
     assay_auto(assay_buf_release) struct assay_buf cost = ASSAY_BUF_INIT;
-    if (assay_remote_call(&eval->remote, ASSAY_COORDINATOR_LIST_SERVICES, &request.base, CALL_MS, &services, NULL) ==
-        ASSAY_OK)
+    if (services)
         show_processes(eval, assay_reply_message(services));
     assay_environment_read(&environment);
     const struct assay_report report = {
@@ -192,7 +229,7 @@ int assay_command_eval(int argc, char **argv)
         if (connect_stack(&eval, &err) == ASSAY_OK)
             code = run_job(&eval);
         else
-            code = assay_say_failure("eval", &err);
+            code = assay_say_setting_failure("eval", &err);
         assay_remote_close(&eval.remote);
         assay_stack_stop(eval.stack);
     }

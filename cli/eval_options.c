@@ -7,11 +7,13 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "cli/directory.h"
 #include "cli/say.h"
 #include "common/base/exit_code.h"
 #include "common/base/paths.h"
 
 #define NAME_BYTES_MAX 200
+#define OUT_MODE 0777
 
 static enum assay_status canonical(const char *option, const char *text, char ret[ASSAY_SPEC_TEXT_MAX],
                                    struct assay_err *err)
@@ -79,19 +81,35 @@ static enum assay_status check_model(const char *given, char model_dir[ASSAY_PAT
     return ASSAY_OK;
 }
 
+static enum assay_status check_corpus(const char *path, struct assay_err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0 || access(path, R_OK) != 0)
+        return assay_err_errno(err, errno, "corpus %s", path);
+    if (S_ISDIR(st.st_mode))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "corpus %s: found a directory, wanted a text file", path);
+    if (S_ISREG(st.st_mode) && st.st_size == 0)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "corpus %s: the file is empty", path);
+    if (S_ISREG(st.st_mode) && st.st_size > (off_t)ASSAY_CORPUS_BYTES_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "corpus %s: found %lld bytes, wanted at most %u", path,
+                             (long long)st.st_size, ASSAY_CORPUS_BYTES_MAX);
+    return ASSAY_OK;
+}
+
 /* Inputs and the place of the results, so that nothing runs for nothing. */
 static enum assay_status check_files(struct assay_eval_options *options, const char *model, const char *data,
                                      struct assay_err *err)
 {
     enum assay_status status = check_model(model, options->model_dir, err);
-    if (status == ASSAY_OK && access(options->corpus_path, R_OK) != 0)
-        status = assay_err_errno(err, errno, "corpus %s", options->corpus_path);
+    if (status == ASSAY_OK)
+        status = check_corpus(options->corpus_path, err);
     if (status == ASSAY_OK)
         status = assay_data_dir(data, options->data_dir, err);
-    if (status == ASSAY_OK)
-        status = assay_mkdirs(options->out_dir, 0777, err);
-    if (status == ASSAY_OK && access(options->out_dir, W_OK | X_OK) != 0)
-        status = assay_err_errno(err, errno, "cannot write to %s", options->out_dir);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_directory_make(options->out_dir, OUT_MODE, err);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "--out");
     return status;
 }
 

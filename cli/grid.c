@@ -12,7 +12,9 @@ void assay_grid_head(struct assay_grid *grid, const char *headings)
         grid->columns += *at == '|';
     if (grid->columns > ASSAY_GRID_COLUMNS_MAX)
         ASSAY_BUG("too many columns");
-    while (*headings) {
+    for (size_t column = 0; column < grid->columns; column++) {
+        grid->left[column] = *headings == '<';
+        headings += *headings == '<';
         size_t len = strcspn(headings, "|");
         assay_grid_cell(grid, "%.*s", (int)len, headings);
         headings += len + (headings[len] == '|');
@@ -94,14 +96,10 @@ void assay_grid_text(const struct assay_grid *grid, struct assay_buf *out)
         for (size_t column = 0; column < grid->columns; column++) {
             const char *cell = cell_at(grid, row, column);
             int pad = (int)(widths[column] - width_of(cell));
-            bool left = column == 0, last = column + 1 == grid->columns;
-            if (!left && !last)
-                assay_buf_printf(out, "  %*s", pad, "");
-            else if (!left)
-                assay_buf_str(out, "  ");
+            bool left = grid->left[column], last = column + 1 == grid->columns;
+            assay_buf_printf(out, "%s%*s", column == 0 ? "" : "  ", left ? 0 : pad, "");
             append_clean(out, cell, false);
-            if (left && !last)
-                assay_buf_printf(out, "%*s", pad, "");
+            assay_buf_printf(out, "%*s", left && !last ? pad : 0, "");
         }
         assay_buf_str(out, "\n");
     }
@@ -118,7 +116,7 @@ void assay_grid_markdown(const struct assay_grid *grid, struct assay_buf *out)
         }
         assay_buf_str(out, "|\n");
         for (size_t column = 0; row == 0 && column < grid->columns; column++)
-            assay_buf_str(out, column == 0 ? "|---" : "|---:");
+            assay_buf_str(out, grid->left[column] ? "|---" : "|---:");
         if (row == 0)
             assay_buf_str(out, "|\n");
     }

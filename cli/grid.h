@@ -8,9 +8,10 @@
 
 struct assay_grid {
     size_t columns, rows; /* rows includes the heading */
-    char **cells;         /* rows x columns; NULL reads as "" */
-    size_t capacity;      /* of cells */
-    size_t at;            /* the next cell to fill */
+    bool left[ASSAY_GRID_COLUMNS_MAX];
+    char **cells;    /* rows x columns; NULL reads as "" */
+    size_t capacity; /* of cells */
+    size_t at;       /* the next cell to fill */
     struct assay_arena arena;
     bool failed; /* out of memory; later cells are dropped */
 };
@@ -20,7 +21,7 @@ struct assay_grid {
         0                                                                                                              \
     }
 
-/* Starts with the heading: "variant|PPL|verdict"; `headings` without '|' is one column. */
+/* Starts with the heading: "<variant|PPL|<verdict". Columns with '<' stand to the left, others to the right. */
 void assay_grid_head(struct assay_grid *grid, const char *headings);
 /* Fills the next cell, row by row. */
 void assay_grid_cell(struct assay_grid *grid, const char *format, ...) ASSAY_PRINTF(2, 3);

@@ -94,5 +94,5 @@ int assay_command_jobs(int argc, char **argv)
     if (status == ASSAY_OK)
         status = show(&remote, json, &err);
     assay_remote_close(&remote);
-    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_failure("jobs", &err);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_setting_failure("jobs", &err);
 }

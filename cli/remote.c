@@ -111,8 +111,8 @@ enum assay_status assay_remote_find(const char *given, const char *data_dir, cha
 enum assay_status assay_remote_attach(struct assay_remote *remote, const char *given, const char *data_given,
                                       struct assay_err *err)
 {
-    char data_dir[ASSAY_PATH_MAX], endpoint[ASSAY_PATH_MAX];
-    enum assay_status status = assay_data_dir(data_given, data_dir, err);
+    char data_dir[ASSAY_PATH_MAX] = "", endpoint[ASSAY_PATH_MAX];
+    enum assay_status status = given ? ASSAY_OK : assay_data_dir(data_given, data_dir, err);
     if (status == ASSAY_OK)
         status = assay_remote_find(given, data_dir, endpoint, err);
     if (status == ASSAY_OK)

@@ -73,6 +73,9 @@ const char *assay_no_cosine_reason(const Assay__V1__VariantResult *result);
 char *assay_signature(const struct assay_report *report, const char *metric, uint64_t n,
                       char text[ASSAY_SIGNATURE_MAX]);
 
+/* How a value that passes stands to its threshold: ">" for cosines, else "<". */
+const char *assay_criterion_relation(const Assay__V1__CriterionResult *criterion);
+
 /* What a job of this kind does not measure, and why. Ends with a NULL metric. */
 struct assay_unmeasured {
     const char *metric, *reason;

@@ -84,7 +84,7 @@ struct assay_figure assay_estimate_figure(const Assay__V1__Estimate *estimate)
 struct assay_figure assay_tokens_per_second(const Assay__V1__VariantResult *result)
 {
     if (result->tokens_run == 0)
-        return no_figure("no chunk was run: all records came from the cache");
+        return no_figure("no chunk was run for this job: its records were in the cache");
     if (result->compute_us == 0)
         return no_figure("the workers reported no time");
     return figure_of((double)result->tokens_run / ((double)result->compute_us / 1e6));
@@ -180,6 +180,11 @@ char *assay_signature(const struct assay_report *report, const char *metric, uin
              job->request ? assay_word_or(job->request->protocol, "?") : "?", tokenizer, job->adds_bos ? "yes" : "no",
              count);
     return text;
+}
+
+const char *assay_criterion_relation(const Assay__V1__CriterionResult *criterion)
+{
+    return criterion->name && strstr(criterion->name, "cosine") ? ">" : "<";
 }
 
 const char *assay_result_label(const Assay__V1__VariantResult *result)

@@ -205,6 +205,7 @@ static void add_criteria(cJSON *object, const Assay__V1__VariantResult *result)
         const Assay__V1__CriterionResult *criterion = result->criteria[i];
         cJSON *row = cJSON_CreateObject();
         add_text(row, "name", criterion->name);
+        add_text(row, "passes_when", assay_criterion_relation(criterion));
         add_optional(row, "threshold", criterion->has_threshold, criterion->threshold);
         add_figure(row, "value",
                    criterion->has_value && isfinite(criterion->value)

@@ -65,7 +65,7 @@ static void add_environment(const struct assay_report *report, struct assay_buf 
     struct assay_grid grid = ASSAY_GRID_INIT;
     char hex[65], text[160], time[24];
     assay_buf_str(out, "## Environment\n\n");
-    assay_grid_head(&grid, "what|value");
+    assay_grid_head(&grid, "<what|<value");
     pair(&grid, "model", request ? request->model_dir : NULL);
     snprintf(text, sizeof text, "%.100s, %" PRIu64 " parameters", assay_word_or(job->architecture, "?"),
              job->parameters);
@@ -100,7 +100,7 @@ static void add_processes(const struct assay_report *report, struct assay_buf *o
     if (!report->services)
         return;
     assay_buf_str(out, "## Processes\n\n");
-    assay_grid_head(&grid, "process|precision|pid|chunks run|CPU s|resident MB");
+    assay_grid_head(&grid, "<process|<precision|pid|chunks run|CPU s|resident MB");
     assay_grid_cell(&grid, "coordinator");
     assay_grid_cell(&grid, "-");
     if (report->coordinator_pid > 0)
@@ -132,7 +132,7 @@ static void add_results(const struct assay_report *report, struct assay_buf *out
     add_grid(out, &grid);
     assay_buf_str(out, "SE takes tokens as independent; the 95 % intervals are by chunks. KL bands: < 0.01 negligible, "
                        "0.01-0.05 low, 0.05-0.1 moderate, > 0.1 high.\n\n");
-    assay_grid_head(&grid, "variant|perplexity signature|KL signature");
+    assay_grid_head(&grid, "<variant|<perplexity signature|<KL signature");
     for (size_t i = 1; i < report->job->n_results; i++) {
         const Assay__V1__VariantScore *score = report->job->results[i]->score;
         char text[ASSAY_SIGNATURE_MAX];
@@ -149,20 +149,20 @@ static void add_thresholds(const struct assay_report *report, struct assay_buf *
 {
     struct assay_grid grid = ASSAY_GRID_INIT;
     assay_buf_str(out, "## Thresholds\n\n");
-    assay_grid_head(&grid, "variant|criterion|value [95 %]|threshold|verdict|plain point rule");
+    assay_grid_head(&grid, "<variant|<criterion|value [95 %]|threshold|<verdict|<plain point rule");
     for (size_t i = 1; i < report->job->n_results; i++) {
         const Assay__V1__VariantResult *result = report->job->results[i];
         for (size_t k = 0; k < result->n_criteria; k++) {
             const Assay__V1__CriterionResult *criterion = result->criteria[k];
             pair(&grid, assay_result_label(result), criterion->name);
             if (criterion->has_value && criterion->has_interval_low && criterion->has_interval_high)
-                assay_grid_cell(&grid, "%.4g [%.4g, %.4g]", criterion->value, criterion->interval_low,
+                assay_grid_cell(&grid, "%.6g [%.6g, %.6g]", criterion->value, criterion->interval_low,
                                 criterion->interval_high);
             else if (criterion->has_value)
-                assay_grid_cell(&grid, "%.4g", criterion->value);
+                assay_grid_cell(&grid, "%.6g", criterion->value);
             else
                 assay_grid_cell(&grid, "not measured: %s", assay_word_or(criterion->missing, "no reason given"));
-            assay_grid_cell(&grid, "< %.4g", criterion->threshold);
+            assay_grid_cell(&grid, "%s %.6g", assay_criterion_relation(criterion), criterion->threshold);
             assay_grid_cell(&grid, "%s", assay_word_verdict(criterion->verdict));
             assay_grid_cell(&grid, "%s",
                             !criterion->has_value || !criterion->has_point_pass ? "-"
@@ -181,7 +181,7 @@ static void add_layer_table(const Assay__V1__VariantResult *result, struct assay
     int32_t first, last;
     if (!assay_weight_layers(result, &first, &last))
         return;
-    assay_grid_head(&grid, "layer|tensors|mean cosine|least cosine|precision loss %|band|worst tensor");
+    assay_grid_head(&grid, "layer|tensors|mean cosine|least cosine|precision loss %|<band|<worst tensor");
     for (int32_t layer = first; layer <= last; layer++) {
         struct assay_cosines cosines = assay_weight_cosines(result, layer);
         if (cosines.tensors == 0)
@@ -229,7 +229,7 @@ static void add_sizes(const struct assay_report *report, struct assay_buf *out)
     static const Assay__V1__ArtifactSummary none = ASSAY__V1__ARTIFACT_SUMMARY__INIT;
     struct assay_grid grid = ASSAY_GRID_INIT;
     assay_buf_str(out, "## Sizes by component (MB = 1,000,000 bytes of tensors)\n\n");
-    assay_grid_head(&grid, "variant|FP16|artifact|codes|scales|kept as they were|FP16 / artifact|dPPL % per GB saved|"
+    assay_grid_head(&grid, "<variant|FP16|artifact|codes|scales|kept as they were|FP16 / artifact|dPPL % per GB saved|"
                            "worker resident MB");
     for (size_t i = 0; i < report->job->n_results; i++) {
         const Assay__V1__VariantResult *result = report->job->results[i];
@@ -264,7 +264,7 @@ static void add_cost(const struct assay_report *report, struct assay_buf *out)
     assay_buf_str(out, "```\n\n");
     if (!event || event->n_phases == 0)
         return;
-    assay_grid_head(&grid, "phase|done|from the cache|of|seconds");
+    assay_grid_head(&grid, "<phase|done|from the cache|of|seconds");
     for (size_t i = 0; i < event->n_phases; i++) {
         const Assay__V1__Phase *phase = event->phases[i];
         assay_grid_cell(&grid, "%s", assay_word_or(phase->name, "?"));
@@ -280,7 +280,7 @@ static void add_unmeasured(struct assay_buf *out)
 {
     struct assay_grid grid = ASSAY_GRID_INIT;
     assay_buf_str(out, "## Not measured\n\n");
-    assay_grid_head(&grid, "metric|reason");
+    assay_grid_head(&grid, "<metric|<reason");
     for (const struct assay_unmeasured *row = assay_unmeasured; row->metric; row++)
         pair(&grid, row->metric, row->reason);
     add_grid(out, &grid);

@@ -58,8 +58,8 @@ static void add_kl_cells(struct assay_grid *grid, const Assay__V1__Distribution 
 
 void assay_cells_results(struct assay_grid *grid, const struct assay_report *report)
 {
-    assay_grid_head(grid, "variant|PPL ± SE|dPPL % [95 %]|KL mean ± SE (nats)|median|p99|max|same top-1 %|"
-                          "weight cosine mean / min|MB|FP16 / size|tokens/s|verdict");
+    assay_grid_head(grid, "<variant|PPL ± SE|dPPL % [95 %]|KL mean ± SE (nats)|median|p99|max|same top-1 %|"
+                          "weight cosine mean / min|MB|FP16 / size|tokens/s|<verdict");
     for (size_t i = 0; i < report->job->n_results; i++) {
         const Assay__V1__VariantResult *result = report->job->results[i];
         const Assay__V1__VariantScore *score = result->score;
@@ -120,15 +120,22 @@ void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
     const Assay__V1__Job *job = report->job;
     for (size_t i = 0; i < job->n_results; i++) {
         const Assay__V1__VariantResult *result = job->results[i];
-        uint64_t chunks = result->chunks_run + result->chunks_cached;
+        uint64_t known = result->chunks_run + result->chunks_cached;
+        uint64_t chunks = ASSAY_MAX(job->chunks, known);
+        const char *separator = "";
         assay_buf_printf(out, "%s %s: ", i == 0 ? "reference" : "variant", assay_result_label(result));
-        if (result->chunks_cached > 0)
+        if (result->chunks_cached > 0) {
             assay_buf_printf(out, "%" PRIu64 " of %" PRIu64 " chunks from the cache", result->chunks_cached, chunks);
-        if (result->chunks_cached > 0 && result->chunks_run > 0)
-            assay_buf_str(out, ", ");
-        if (result->chunks_run > 0 || result->chunks_cached == 0)
-            assay_buf_printf(out, "%" PRIu64 " of %" PRIu64 " chunks run in %.1f s of compute", result->chunks_run,
-                             chunks, (double)result->compute_us / 1e6);
+            separator = ", ";
+        }
+        if (result->chunks_run > 0) {
+            assay_buf_printf(out, "%s%" PRIu64 " of %" PRIu64 " chunks run in %.1f s of compute", separator,
+                             result->chunks_run, chunks, (double)result->compute_us / 1e6);
+            separator = ", ";
+        }
+        if (chunks > known)
+            assay_buf_printf(out, "%s%" PRIu64 " of %" PRIu64 " run for another job at the same time", separator,
+                             chunks - known, chunks);
         if (result->artifact && result->artifact->was_cached)
             assay_buf_str(out, "; artifact from the cache");
         assay_buf_str(out, "\n");

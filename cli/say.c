@@ -14,6 +14,12 @@ int assay_say_failure(const char *command, const struct assay_err *err)
     return assay_exit_code(err->status);
 }
 
+int assay_say_setting_failure(const char *command, const struct assay_err *err)
+{
+    int code = assay_say_failure(command, err);
+    return err->status == ASSAY_INVALID_ARGUMENT ? ASSAY_EXIT_USAGE : code;
+}
+
 bool assay_say_parse(const char *name, const struct assay_command *command, int argc, char **argv, int *ret_exit)
 {
     struct assay_err err = ASSAY_ERR_INIT;

@@ -6,6 +6,9 @@
 /* "assay COMMAND: sentence" on stderr; returns the exit code of err->status. */
 int assay_say_failure(const char *command, const struct assay_err *err);
 
+/* The same where a bad setting is the only source of INVALID_ARGUMENT: that is a usage error then. */
+int assay_say_setting_failure(const char *command, const struct assay_err *err);
+
 /* Parses the arguments. True: go on. False: *ret_exit is what to end with (0 after --help, 3 after a usage error, which
  * has been told). */
 bool assay_say_parse(const char *name, const struct assay_command *command, int argc, char **argv, int *ret_exit);

@@ -3,8 +3,8 @@
 #include <signal.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
+#include "cli/directory.h"
 #include "cli/interrupt.h"
 #include "cli/stack_internal.h"
 #include "cli/stack_lock.h"
@@ -57,16 +57,16 @@ static enum assay_status make_directories(struct assay_stack *stack, struct assa
 {
     static const char *const names[] = {ASSAY_RUN_DIR, ASSAY_LOGS_DIR, ASSAY_ARTIFACTS_DIR};
     char path[ASSAY_PATH_MAX];
-    enum assay_status status = assay_mkdirs(stack->data_dir, DIRECTORY_MODE, err);
+    enum assay_status status = assay_directory_make(stack->data_dir, DIRECTORY_MODE, err);
     for (size_t i = 0; i < ASSAY_COUNT(names) && status == ASSAY_OK; i++) {
         status = assay_path_join(path, stack->data_dir, names[i], err);
         if (status == ASSAY_OK)
-            status = assay_mkdirs(path, DIRECTORY_MODE, err);
-        if (status == ASSAY_OK && access(path, W_OK | X_OK) != 0)
-            status = assay_err_set(err, ASSAY_PERMISSION_DENIED, "cannot write to %s", path);
+            status = assay_directory_make(path, DIRECTORY_MODE, err);
     }
-    if (status != ASSAY_OK)
-        return assay_err_prefix(err, "data directory %s", stack->data_dir);
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "--data");
+        return status;
+    }
     status = assay_path_join(stack->log_dir, stack->data_dir, ASSAY_LOGS_DIR, err);
     return status == ASSAY_OK ? assay_program_dir(stack->program_dir, err) : status;
 }

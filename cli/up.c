@@ -18,19 +18,12 @@ static void log_events(struct assay_stack *stack)
         assay_log(ASSAY_LOG_INFO, "%s", text);
 }
 
-/* What is wrong with an option is a usage error here; elsewhere it is bad input. */
-static int fail(const struct assay_err *err)
-{
-    int code = assay_say_failure("up", err);
-    return err->status == ASSAY_INVALID_ARGUMENT ? ASSAY_EXIT_USAGE : code;
-}
-
 static int run(const struct assay_stack_options *options)
 {
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_stack *stack = NULL;
     if (assay_stack_start(options, &stack, &err) != ASSAY_OK)
-        return fail(&err);
+        return assay_say_setting_failure("up", &err);
     log_events(stack);
     printf("ready: %s (process %ld, data %s); stop it with Ctrl-C or 'assay down'\n", assay_stack_endpoint(stack),
            (long)getpid(), options->data_dir);
@@ -38,7 +31,7 @@ static int run(const struct assay_stack_options *options)
     while (assay_stack_state(stack, &err) == ASSAY_OK && !assay_interrupt_wait(TURN_MS))
         log_events(stack);
     log_events(stack);
-    int code = err.status == ASSAY_OK ? ASSAY_EXIT_PASS : fail(&err);
+    int code = err.status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_setting_failure("up", &err);
     assay_stack_stop(stack);
     return code;
 }
@@ -85,7 +78,7 @@ int assay_command_up(int argc, char **argv)
     assay_interrupt_prepare();
     assay_log_init("up", ASSAY_LOG_INFO);
     if (assay_data_dir(data, data_dir, &err) != ASSAY_OK)
-        return fail(&err);
+        return assay_say_setting_failure("up", &err);
     options.data_dir = data_dir;
     return run(&options);
 }

@@ -309,7 +309,7 @@ static void missing_figures_are_null_with_the_reason_and_never_zero(void **state
     struct assay_buf out = ASSAY_BUF_INIT;
     assay_report_table(&s.report, &out);
     assert_has(assay_buf_cstr(&out), "PPL of int8: not measured: no position was scored");
-    assert_has(assay_buf_cstr(&out), "tokens/s of int8: not measured: no chunk was run");
+    assert_has(assay_buf_cstr(&out), "tokens/s of int8: not measured: no chunk was run for this job");
     assert_null(strstr(assay_buf_cstr(&out), "nan"));
     out.len = 0;
     assay_report_markdown(&s.report, &out);
@@ -378,6 +378,12 @@ static void cost_says_what_the_cache_saved(void **state)
     assert_has(assay_buf_cstr(&out), "reference fp32: 64 of 64 chunks from the cache");
     assert_has(assay_buf_cstr(&out), "variant int8: 64 of 64 chunks run in 4.0 s of compute");
     assert_has(assay_buf_cstr(&out), "saved ~12.3 s");
+    out.len = 0;
+    s.job.chunks = 100;
+    s.results[1].chunks_cached = 6;
+    assay_report_cost(&s.report, &out);
+    assert_has(assay_buf_cstr(&out), "variant int8: 6 of 100 chunks from the cache, 64 of 100 chunks run in 4.0 s of "
+                                     "compute, 30 of 100 run for another job at the same time\n");
     assay_buf_release(&out);
 }
 
@@ -411,7 +417,7 @@ static void tables_align_and_escape(void **state)
     struct assay_grid grid = ASSAY_GRID_INIT;
     struct assay_buf out = ASSAY_BUF_INIT;
     (void)state;
-    assay_grid_head(&grid, "a|bb|c");
+    assay_grid_head(&grid, "<a|bb|<c");
     assay_grid_cell(&grid, "long|name");
     assay_grid_cell(&grid, "1 ± 2");
     assay_grid_cell(&grid, "x\033[2J");
@@ -419,7 +425,7 @@ static void tables_align_and_escape(void **state)
     assert_string_equal(assay_buf_cstr(&out), "a             bb  c\nlong|name  1 ± 2  x?[2J\n");
     out.len = 0;
     assay_grid_markdown(&grid, &out);
-    assert_string_equal(assay_buf_cstr(&out), "| a | bb | c |\n|---|---:|---:|\n| long\\|name | 1 ± 2 | x?[2J |\n");
+    assert_string_equal(assay_buf_cstr(&out), "| a | bb | c |\n|---|---:|---|\n| long\\|name | 1 ± 2 | x?[2J |\n");
     assay_buf_release(&out);
     assay_grid_release(&grid);
 }

@@ -1,0 +1,4 @@
+run --help
+run --version
+run eval --version
+run

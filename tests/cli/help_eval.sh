@@ -1,0 +1,5 @@
+run eval --help
+run up --help
+run down --help
+run workers --help
+run jobs --help

@@ -1,0 +1,4 @@
+run evla
+run wrokers
+run compare
+run dance
