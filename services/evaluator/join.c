@@ -307,7 +307,8 @@ size_t assay_join_lost_count(const struct assay_join *join)
 size_t assay_join_take_lost(struct assay_join *join, struct assay_join_lost *ret, size_t max)
 {
     size_t count = ASSAY_MIN(max, join->lost_count);
-    memcpy(ret, join->lost + join->lost_count - count, count * sizeof *ret);
+    if (count > 0)
+        memcpy(ret, join->lost + join->lost_count - count, count * sizeof *ret);
     join->lost_count -= count;
     return count;
 }
