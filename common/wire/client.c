@@ -140,26 +140,45 @@ static void fail_sent(struct assay_client *client, bool other_instance_only, con
             assay_client_call_end(call, ASSAY_UNAVAILABLE, "%s: %s %s", call->method, client->endpoint, reason);
 }
 
-/* Every second while there are calls. */
+static void on_tick(void *arg);
+
+/* A server that is there is asked every second, one that may not be there more often. False when out of memory. */
+static bool arm_timer(struct assay_client *client)
+{
+    int64_t delay_ms = client->ready ? ASSAY_WIRE_PING_MS : ASSAY_WIRE_PING_ANEW_MS;
+    client->timer = assay_loop_timer(client->loop, delay_ms, 0, on_tick, client);
+    return client->timer != 0;
+}
+
+static void fail_unsent(struct assay_client *client, int64_t now_ms)
+{
+    for (struct assay_client_call *call = client->calls; call; call = call->next)
+        if (!client->ready && !call->sent && !call->wait_for_ready &&
+            now_ms - call->started_ms >= ASSAY_WIRE_SERVER_SILENT_MS)
+            assay_client_call_end(call, ASSAY_UNAVAILABLE, "%s: nobody answers at %s", call->method, client->endpoint);
+}
+
+static void fail_all_no_timer(struct assay_client *client)
+{
+    for (struct assay_client_call *call = client->calls; call; call = call->next)
+        assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a timer", call->method);
+}
+
 static void on_tick(void *arg)
 {
     struct assay_client *client = arg;
     int64_t now_ms = assay_now_ms();
     pthread_mutex_lock(&client->lock);
-    if (!client->calls) {
-        assay_loop_timer_cancel(client->loop, client->timer);
-        client->timer = 0;
-    } else {
+    client->timer = 0;
+    if (client->calls) {
         client->want_ping = true;
         if (now_ms - ASSAY_MAX(client->heard_ms, client->active_ms) >= ASSAY_WIRE_SERVER_SILENT_MS) {
             client->ready = false;
             fail_sent(client, false, "is silent");
         }
-        for (struct assay_client_call *call = client->calls; call; call = call->next)
-            if (!client->ready && !call->sent && !call->wait_for_ready &&
-                now_ms - call->started_ms >= ASSAY_WIRE_SERVER_SILENT_MS)
-                assay_client_call_end(call, ASSAY_UNAVAILABLE, "%s: nobody answers at %s", call->method,
-                                      client->endpoint);
+        fail_unsent(client, now_ms);
+        if (!arm_timer(client))
+            fail_all_no_timer(client);
     }
     flush(client);
     pthread_mutex_unlock(&client->lock);
@@ -169,15 +188,11 @@ static void on_tick(void *arg)
 static void become_active(struct assay_client *client)
 {
     client->active_ms = assay_now_ms();
-    client->timer = assay_loop_timer(client->loop, ASSAY_WIRE_PING_MS, ASSAY_WIRE_PING_MS, on_tick, client);
-    if (client->timer == 0) {
-        for (struct assay_client_call *call = client->calls; call; call = call->next)
-            assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a timer", call->method);
-        return;
-    }
     if (client->active_ms - client->heard_ms > ASSAY_WIRE_FRESH_MS)
         client->ready = false;
     client->want_ping = !client->ready;
+    if (!arm_timer(client))
+        fail_all_no_timer(client);
 }
 
 static void on_wake(void *arg)
@@ -223,6 +238,8 @@ static void on_answer(struct assay_client_call *call, struct assay_frames *frame
     bool is_reply = header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
     if (assay_header_error(header, call->method, &err) != ASSAY_OK) {
         call->sent = false; /* nothing is left to cancel */
+        if (err.status == ASSAY_UNAVAILABLE)
+            call->client->ready = false; /* it is going down: ask before more is sent */
         assay_client_call_end(call, err.status, "%s", err.text);
     } else if (is_reply == call->stream) {
         assay_client_call_end(call, ASSAY_UNIMPLEMENTED, "%s: the server takes it for %s", call->method,
@@ -269,18 +286,72 @@ static void on_message(struct assay_client *client, struct assay_frames *frames)
     assay__v1__header__free_unpacked(header, NULL);
 }
 
-static void on_ready(void *arg, short revents)
+static void receive(struct assay_client *client)
 {
-    struct assay_client *client = arg;
     struct assay_frames frames;
-    for (int i = 0; (revents & ZMQ_POLLIN) && i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, client->socket, false);
-         i++) {
+    for (int i = 0; i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, client->socket, false); i++) {
         on_message(client, &frames);
         assay_frames_clear(&frames);
     }
+}
+
+static void flush_locked(struct assay_client *client)
+{
     pthread_mutex_lock(&client->lock);
     flush(client);
     pthread_mutex_unlock(&client->lock);
+}
+
+static void on_ready(void *arg, short revents)
+{
+    if (revents & ZMQ_POLLIN)
+        receive(arg);
+    flush_locked(arg);
+}
+
+/* The connection was lost, and with it every call on it: the server answers to a connection, not to a client. */
+static void on_disconnected(void *arg, short revents)
+{
+    (void)revents;
+    struct assay_client *client = arg;
+    struct assay_frames event;
+    bool lost = false;
+    while (assay_frames_recv(&event, client->monitor, false)) {
+        lost = true;
+        assay_frames_clear(&event);
+    }
+    if (!lost)
+        return;
+    receive(client); /* what had arrived before */
+    pthread_mutex_lock(&client->lock);
+    client->ready = false;
+    client->want_ping = client->calls != NULL;
+    fail_sent(client, false, "closed the connection");
+    flush(client);
+    pthread_mutex_unlock(&client->lock);
+}
+
+/* A socket that has a message for each lost connection. */
+static enum assay_status open_monitor(struct assay_client *client, struct assay_err *err)
+{
+    char name[64];
+    snprintf(name, sizeof name, "inproc://monitor-%p", (void *)client);
+    client->monitor = zmq_socket(assay_loop_zmq(client->loop), ZMQ_PAIR);
+    int linger_ms = 0;
+    if (!client->monitor || zmq_socket_monitor(client->socket, name, ZMQ_EVENT_DISCONNECTED) != 0 ||
+        zmq_setsockopt(client->monitor, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
+        zmq_connect(client->monitor, name) != 0)
+        return assay_err_errno(err, zmq_errno(), "cannot watch the connection to %s", client->endpoint);
+    client->monitor_watch = (struct assay_watch){client->monitor, ZMQ_POLLIN, on_disconnected, client};
+    return ASSAY_OK;
+}
+
+static void close_sockets(struct assay_client *client)
+{
+    zmq_socket_monitor(client->socket, NULL, 0);
+    if (client->monitor)
+        zmq_close(client->monitor);
+    zmq_close(client->socket);
 }
 
 struct join {
@@ -292,7 +363,12 @@ struct join {
 static void join_loop(void *arg)
 {
     struct join *join = arg;
-    join->status = assay_loop_watch(join->client->loop, &join->client->watch, join->err);
+    struct assay_client *client = join->client;
+    join->status = assay_loop_watch(client->loop, &client->watch, join->err);
+    if (join->status == ASSAY_OK)
+        join->status = assay_loop_watch(client->loop, &client->monitor_watch, join->err);
+    if (join->status != ASSAY_OK)
+        assay_loop_unwatch(client->loop, &client->watch);
 }
 
 enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint, struct assay_client **ret,
@@ -317,13 +393,13 @@ enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint
     client->heard_ms = INT64_MIN / 2;
     client->wake = (struct assay_wake){.fn = on_wake, .arg = client};
     client->watch = (struct assay_watch){client->socket, ZMQ_POLLIN, on_ready, client};
-    struct join join = {.client = client, .err = err};
-    if (zmq_connect(client->socket, endpoint) != 0)
+    struct join join = {.client = client, .status = open_monitor(client, err), .err = err};
+    if (join.status == ASSAY_OK && zmq_connect(client->socket, endpoint) != 0)
         join.status = assay_err_errno(err, zmq_errno(), "cannot connect to %s", endpoint);
-    else
+    if (join.status == ASSAY_OK)
         assay_loop_call(loop, join_loop, &join);
     if (join.status != ASSAY_OK) {
-        zmq_close(client->socket);
+        close_sockets(client);
         assay_client_unref(client);
         return join.status;
     }
@@ -361,7 +437,8 @@ static void leave_loop(void *arg)
     pthread_mutex_unlock(&client->lock);
     assay_loop_timer_cancel(client->loop, client->timer);
     assay_loop_unwatch(client->loop, &client->watch);
-    zmq_close(client->socket);
+    assay_loop_unwatch(client->loop, &client->monitor_watch);
+    close_sockets(client);
 }
 
 void assay_client_free(struct assay_client *client)

@@ -53,6 +53,8 @@ struct assay_client {
     /* Loop thread. */
     void *socket;
     struct assay_watch watch;
+    void *monitor; /* tells lost connections */
+    struct assay_watch monitor_watch;
     uint64_t timer; /* runs while there are calls */
     bool ready;     /* a PONG came, and silence was never long since */
     bool want_ping;

@@ -1,12 +1,15 @@
 #include "common/wire/endpoint.h"
 
+#include <arpa/inet.h>
 #include <errno.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <time.h>
 #include <unistd.h>
 #include <zmq.h>
 
@@ -21,9 +24,9 @@
 /* ZeroMQ's own heartbeats find dead TCP connections; a busy machine may hold them up for seconds. */
 #define HEARTBEAT_MS 2000
 #define HEARTBEAT_TIMEOUT_MS 10000
-#define RECONNECT_MS 50
-#define RECONNECT_MAX_MS 1000
-#define UNBIND_WAIT_MS 1000
+#define RECONNECT_MS 20
+#define RECONNECT_MAX_MS 200
+#define CLOSE_WAIT_MS 1000
 
 static bool starts_with(const char *text, const char *prefix)
 {
@@ -112,19 +115,31 @@ static enum assay_status check_directory(const char *path, struct assay_err *err
     return ASSAY_OK;
 }
 
-/* A connect tells a live listener from the file that a killed one left. */
-static enum assay_status check_not_listening(const char *path, struct assay_err *err)
+static bool accepts(int family, const void *address, socklen_t bytes)
 {
-    struct sockaddr_un address = {.sun_family = AF_UNIX};
-    snprintf(address.sun_path, sizeof address.sun_path, "%s", path);
-    int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
+    int fd = socket(family, SOCK_STREAM | SOCK_CLOEXEC | (family == AF_UNIX ? SOCK_NONBLOCK : 0), 0);
     if (fd < 0)
-        return assay_err_errno(err, errno, "cannot try socket \"%s\"", path);
-    int errnum = connect(fd, (struct sockaddr *)&address, sizeof address) == 0 ? 0 : errno;
+        return false;
+    bool accepted = connect(fd, address, bytes) == 0 || errno == EAGAIN;
     close(fd);
-    if (errnum == 0 || errnum == EAGAIN)
-        return assay_err_set(err, ASSAY_UNAVAILABLE, "address in use: a running process listens on ipc://%s", path);
-    return ASSAY_OK;
+    return accepted;
+}
+
+/* Whether a process listens at a checked endpoint. For ipc, a connect tells it from the file that a killed one left. */
+static bool is_listening(const char *endpoint)
+{
+    if (starts_with(endpoint, IPC)) {
+        struct sockaddr_un address = {.sun_family = AF_UNIX};
+        snprintf(address.sun_path, sizeof address.sun_path, "%s", endpoint + strlen(IPC));
+        return accepts(AF_UNIX, &address, sizeof address);
+    }
+    const char *host = endpoint + strlen(TCP), *colon = strrchr(host, ':');
+    unsigned octets[4];
+    if (!colon || !parse_ipv4(host, (size_t)(colon - host), octets))
+        return false;
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtol(colon + 1, NULL, 10))};
+    address.sin_addr.s_addr = htonl(octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]);
+    return accepts(AF_INET, &address, sizeof address);
 }
 
 enum assay_status assay_endpoint_check_bind(const char *endpoint, struct assay_err *err)
@@ -139,7 +154,9 @@ enum assay_status assay_endpoint_check_bind(const char *endpoint, struct assay_e
         return status;
     if (!S_ISSOCK(st.st_mode))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "\"%s\" is there and is not a socket", path);
-    return check_not_listening(path, err);
+    if (is_listening(endpoint))
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "address in use: a running process listens on %s", endpoint);
+    return ASSAY_OK;
 }
 
 enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **ret, struct assay_err *err)
@@ -177,20 +194,10 @@ enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **re
     return ASSAY_OK;
 }
 
-void assay_socket_unbind(void *zmq, void *socket, const char *endpoint)
+void assay_socket_close_bound(void *socket, const char *endpoint)
 {
-    char name[64];
-    snprintf(name, sizeof name, "inproc://unbind-%p", socket);
-    void *events = zmq_socket_monitor(socket, name, ZMQ_EVENT_CLOSED | ZMQ_EVENT_CLOSE_FAILED) == 0
-                       ? zmq_socket(zmq, ZMQ_PAIR)
-                       : NULL;
-    int wait_ms = UNBIND_WAIT_MS;
-    bool watching =
-        events && zmq_setsockopt(events, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms) == 0 && zmq_connect(events, name) == 0;
-    char event[64];
-    if (zmq_unbind(socket, endpoint) == 0 && watching)
-        zmq_recv(events, event, sizeof event, 0);
-    zmq_socket_monitor(socket, NULL, 0);
-    if (events)
-        zmq_close(events);
+    zmq_close(socket);
+    struct timespec pause = {.tv_nsec = 1000000};
+    for (int i = 0; i < CLOSE_WAIT_MS && is_listening(endpoint); i++)
+        nanosleep(&pause, NULL);
 }

@@ -31,6 +31,8 @@
 
 /* A client with calls under way says that often that it is there. */
 #define ASSAY_WIRE_PING_MS 1000
+/* And that often it asks for a server that may not be there. */
+#define ASSAY_WIRE_PING_ANEW_MS 100
 /* A client gives up on a server that was silent that long: a few pings, so that a busy machine is no dead one. */
 #define ASSAY_WIRE_SERVER_SILENT_MS 5000
 /* A server drops the calls of a peer that was silent that long: longer than a client waits, so that both agree. */

@@ -260,8 +260,9 @@ void assay_server_free(struct assay_server *server)
     if (server->socket) {
         assay_loop_unwatch(server->loop, &server->watch);
         if (server->endpoint[0])
-            assay_socket_unbind(assay_loop_zmq(server->loop), server->socket, server->endpoint);
-        zmq_close(server->socket);
+            assay_socket_close_bound(server->socket, server->endpoint);
+        else
+            zmq_close(server->socket);
     }
     free(server);
 }

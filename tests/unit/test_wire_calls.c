@@ -104,9 +104,9 @@ static void a_deadline_ends_the_call_on_time_though_the_handler_holds_it(void **
     assert_true(took_ms >= 149);
     assert_true(took_ms < 1000);
     struct assay_call *call = wire_take_held(wire);
-    assert_true(assay_call_cancelled(call));
-    assert_int_equal(assay_call_time_left_ms(call), 0);
     assert_int_equal(wire_await(&wire->cancels, 1), 1);
+    assert_true(assay_call_cancelled(call));
+    assert_true(assay_call_time_left_ms(call) < 10);
     wire_answer_held(call, 1); /* too late, and safe */
     wire_assert_alive(wire);
 }
@@ -250,8 +250,6 @@ static void deadlines_hold_while_no_server_is_there(void **state)
     wire_start_server(wire);
     wire_assert_alive(wire);
 }
-
-#define WIRE_TEST(name) cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
 
 int main(void)
 {

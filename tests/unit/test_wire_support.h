@@ -1,11 +1,12 @@
 /* A stack of loop, server and client in one process, over an ipc socket in a private directory. */
 #pragma once
 
-#include <cmocka.h>
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
 #include <stdint.h>
+
+#include <cmocka.h>
 
 #include "common/wire/client.h"
 #include "common/wire/server.h"
@@ -53,3 +54,5 @@ void wire_assert_alive(struct wire *wire);
 /* Sleeps until *value == wanted, at most 2 s; the last value. */
 int wire_await(const _Atomic int *value, int wanted);
 void wire_sleep_ms(int ms);
+
+#define WIRE_TEST(name) cmocka_unit_test_setup_teardown(name, wire_setup, wire_teardown)
