@@ -1,7 +1,12 @@
 /* Products and attention in GF/s on one thread (or as many as the argument says), beside the peak: a loop of
- * independent fused multiply-adds on the widest registers of the path. */
+ * independent fused multiply-adds on the widest registers of the path, in registers only. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
+#ifdef __x86_64__
+#include <immintrin.h>
+#endif
 
 #include "common/base/clock.h"
 #include "common/kernels/kernels.h"
@@ -24,24 +29,67 @@ static float *noise_new(size_t n)
     return x;
 }
 
-/* A full tile over operands that stay in L1 is as fast as the path can multiply. */
+/* Turns of 12 independent multiply-adds, which hide the latency of each. Noise keeps the compiler from knowing the
+ * result. */
+#define TURNS 2000000
+#define CHAINS 12
+
+static float peak_scalar(void)
+{
+    float sums[CHAINS] = {0}, x = noise();
+    for (size_t i = 0; i < TURNS / 8; i++)
+        for (size_t j = 0; j < CHAINS; j++)
+            sums[j] = fmaf(x, x, sums[j]);
+    return sums[0] + sums[CHAINS - 1];
+}
+
+#ifdef __x86_64__
+__attribute__((target("avx2,fma"))) static float peak_avx2(void)
+{
+    __m256 sums[CHAINS] = {0}, x = _mm256_set1_ps(noise());
+    for (size_t i = 0; i < TURNS; i++)
+#pragma GCC unroll 12
+        for (size_t j = 0; j < CHAINS; j++)
+            sums[j] = _mm256_fmadd_ps(x, x, sums[j]);
+    for (size_t j = 1; j < CHAINS; j++)
+        sums[0] = _mm256_add_ps(sums[0], sums[j]);
+    return _mm256_cvtss_f32(sums[0]);
+}
+
+__attribute__((target("avx512f"))) static float peak_avx512(void)
+{
+    __m512 sums[CHAINS] = {0}, x = _mm512_set1_ps(noise());
+    for (size_t i = 0; i < TURNS; i++)
+#pragma GCC unroll 12
+        for (size_t j = 0; j < CHAINS; j++)
+            sums[j] = _mm512_fmadd_ps(x, x, sums[j]);
+    for (size_t j = 1; j < CHAINS; j++)
+        sums[0] = _mm512_add_ps(sums[0], sums[j]);
+    return _mm512_cvtss_f32(sums[0]);
+}
+#endif
+
 static double peak_gflops(const struct assay_kernels *kernels)
 {
-    enum { DEPTH = 64, TIMES = 4000 };
-    size_t rows = kernels->gemm->tile_rows;
-    float *a = noise_new(DEPTH * rows), *b = noise_new(DEPTH * ASSAY_PANEL), *c = noise_new(rows * ASSAY_PANEL);
+    volatile float kept = 0;
     double best = 0;
     for (int round = 0; round < 20; round++) {
+        double flops = 2.0 * CHAINS * TURNS / 8;
         int64_t begin = assay_now_us();
-        for (int i = 0; i < TIMES; i++)
-            kernels->gemm->tile(rows, DEPTH, a, b, c, ASSAY_PANEL, false);
-        double gflops = 2.0 * (double)(TIMES * DEPTH * rows * ASSAY_PANEL) / 1e3 / (double)(assay_now_us() - begin);
-        best = ASSAY_MAX(best, gflops);
+#ifdef __x86_64__
+        if (strcmp(kernels->name, "avx512") == 0) {
+            kept = peak_avx512();
+            flops *= 8 * 16;
+        } else if (strcmp(kernels->name, "avx2") == 0) {
+            kept = peak_avx2();
+            flops *= 8 * 8;
+        }
+#endif
+        if (strcmp(kernels->name, "scalar") == 0)
+            kept = peak_scalar();
+        best = ASSAY_MAX(best, flops / 1e3 / (double)(assay_now_us() - begin));
     }
-    free(a);
-    free(b);
-    free(c);
-    return best;
+    return kept == 0.0f ? 0 : best;
 }
 
 static double gemm_gflops(const struct assay_kernels *kernels, struct assay_pool *pool, enum assay_dtype dtype,

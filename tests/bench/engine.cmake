@@ -1,1 +1,1 @@
-assay_bench(bench_gemm SOURCES bench_gemm.c USES assay_kernels)
+assay_bench(bench_gemm SOURCES bench_gemm.c USES assay_kernels m)

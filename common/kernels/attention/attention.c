@@ -4,7 +4,7 @@
 
 #include "common/kernels/kernels.h"
 
-/* Queries in a block, counted from the beginning of the sequence: whole tiles on every path. */
+/* Queries in a block, at most: as many whole tiles as fit. */
 #define QUERIES 48
 /* Keys whose values are summed in one go, so that they stay in the cache for all tiles of the block. */
 #define KEYS 256
@@ -19,6 +19,7 @@ struct attention {
     float *packed;       /* keys and values of all sequences */
     float *scratch;      /* of all threads */
     size_t scratch_each; /* floats */
+    size_t queries;      /* in a block */
     size_t blocks;       /* of queries, in all sequences */
 };
 
@@ -133,7 +134,7 @@ static void attend_block(const struct attention *t, size_t sequence, size_t head
     const struct assay_attention_shape *shape = t->shape;
     const struct assay_attention_span *span = &t->spans[sequence];
     size_t dim = shape->head_dim, stride = shape->heads * dim, tile_rows = t->kernels->gemm->tile_rows;
-    size_t rows = ASSAY_MIN(span->tokens - begin, (size_t)QUERIES), keys = begin + rows;
+    size_t rows = ASSAY_MIN(span->tokens - begin, t->queries), keys = begin + rows;
     size_t columns = round_up(keys, ASSAY_PANEL), width = round_up(dim, ASSAY_PANEL);
     float *queries = scratch, *scores = queries + QUERIES * dim, *tiles = scores + QUERIES * columns;
     float *sums = tiles + QUERIES * columns;
@@ -160,14 +161,14 @@ static void attend_piece(void *arg, size_t index, size_t thread)
     const struct attention *t = arg;
     size_t head = index % t->shape->heads, block = index / t->shape->heads, sequence = 0;
     for (;; sequence++) {
-        size_t here = (t->spans[sequence].tokens + QUERIES - 1) / QUERIES;
+        size_t here = (t->spans[sequence].tokens + t->queries - 1) / t->queries;
         if (block < here) {
             block = here - 1 - block; /* the longest first */
             break;
         }
         block -= here;
     }
-    attend_block(t, sequence, head, block * QUERIES, t->scratch + thread * t->scratch_each);
+    attend_block(t, sequence, head, block * t->queries, t->scratch + thread * t->scratch_each);
 }
 
 void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
@@ -176,11 +177,12 @@ void assay_attention(const struct assay_kernels *kernels, struct assay_pool *poo
 {
     struct attention t = {.kernels = kernels, .shape = shape, .spans = spans, .count = count, .q = q, .k = k, .v = v};
     t.out = out;
+    t.queries = QUERIES / kernels->gemm->tile_rows * kernels->gemm->tile_rows;
     t.packed = workspace;
     t.scratch = workspace + packed_floats(shape, spans, count);
     t.scratch_each = scratch_floats(shape, tokens_largest(spans, count));
     for (size_t i = 0; i < count; i++)
-        t.blocks += (spans[i].tokens + QUERIES - 1) / QUERIES;
+        t.blocks += (spans[i].tokens + t.queries - 1) / t.queries;
     assay_pool_run(pool, count * shape->kv_heads, pack_piece, &t);
     assay_pool_run(pool, t.blocks * shape->heads, attend_piece, &t);
 }

@@ -1,5 +1,5 @@
 #define ASSAY_LANES_AVX512
-#define TILE_ROWS 12
+#define TILE_ROWS 14
 #define TILE_LANES 2
 #include "common/kernels/gemm/body.h"
 #include "common/kernels/paths.h"
