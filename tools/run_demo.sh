@@ -7,7 +7,8 @@ cd "$(dirname "$0")/.."
 
 tools/install_deps.sh
 cmake --preset release
-cmake --build --preset release -j "${ASSAY_JOBS:-$(nproc)}"
+cmake --build --preset release -j "${ASSAY_JOBS:-$(nproc)}" \
+    --target assay assay-coordinator assay-quantizer assay-inference assay-evaluator
 
 command=(build/release/bin/assay eval models/assay-tiny --reference fp32 --variants int8
     --corpus data/wikitext-2/wiki.test.head.raw --out out/report "$@")
