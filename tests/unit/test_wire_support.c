@@ -38,10 +38,32 @@ static void echo(struct assay_call *call)
     assay_call_reply(call, &reply.base, attachments, count);
 }
 
+struct job {
+    struct wire *wire;
+    struct assay_call *call;
+};
+
+static void start_thread(void *(*run)(void *), struct wire *wire, struct assay_call *call)
+{
+    struct job *job = malloc(sizeof *job);
+    pthread_t thread;
+    if (!job)
+        abort();
+    *job = (struct job){wire, call};
+    wire->threads++;
+    if (pthread_create(&thread, NULL, run, job) != 0)
+        abort();
+    pthread_detach(thread);
+}
+
 static void *echo_thread(void *arg)
 {
+    struct job *job = arg;
+    struct wire *wire = job->wire;
     wire_sleep_ms(1);
-    echo(arg);
+    echo(job->call);
+    free(job);
+    wire->threads--;
     return NULL;
 }
 
@@ -56,7 +78,6 @@ static void lease(struct assay_call *call, void *service)
     struct wire *wire = service;
     const Assay__V1__LeaseRequest *request = assay_call_request(call);
     struct assay_err err = ASSAY_ERR_INIT;
-    pthread_t thread;
     switch (request->service_id) {
     case LEASE_ECHO:
         echo(call);
@@ -66,9 +87,7 @@ static void lease(struct assay_call *call, void *service)
         wire->held = call;
         return;
     case LEASE_OTHER_THREAD:
-        if (pthread_create(&thread, NULL, echo_thread, call) != 0)
-            abort();
-        pthread_detach(thread);
+        start_thread(echo_thread, wire, call);
         return;
     default:
         assay_err_set(&err, ASSAY_NOT_FOUND, "no lease %u in this test, found nothing", request->chunks_max);
@@ -76,44 +95,33 @@ static void lease(struct assay_call *call, void *service)
     }
 }
 
-struct producer {
-    struct wire *wire;
-    struct assay_call *call;
-};
-
 static void *produce(void *arg)
 {
-    struct producer *producer = arg;
-    struct wire *wire = producer->wire;
+    struct job *job = arg;
+    struct wire *wire = job->wire;
     enum assay_status status = ASSAY_OK;
     for (int i = 0; i < wire->stream_total && status == ASSAY_OK; i++) {
         Assay__V1__ScoreReply reply = ASSAY__V1__SCORE_REPLY__INIT;
         reply.has_chunks_done = true;
         reply.chunks_done = (uint64_t)i + 1;
-        status = assay_call_send(producer->call, &reply.base, NULL, 0);
+        status = assay_call_send(job->call, &reply.base, NULL, 0);
         wire->stream_sent += status == ASSAY_OK;
     }
     if (status == ASSAY_OK) {
-        assay_call_end(producer->call);
+        assay_call_end(job->call);
     } else {
         struct assay_err err = {.status = status, .text = "producer stopped"};
-        assay_call_fail(producer->call, &err);
+        assay_call_fail(job->call, &err);
     }
+    free(job);
     wire->stream_result = (int)status;
-    free(producer);
+    wire->threads--;
     return NULL;
 }
 
 static void score(struct assay_call *call, void *service)
 {
-    struct producer *producer = malloc(sizeof *producer);
-    pthread_t thread;
-    if (!producer)
-        abort();
-    *producer = (struct producer){service, call};
-    if (pthread_create(&thread, NULL, produce, producer) != 0)
-        abort();
-    pthread_detach(thread);
+    start_thread(produce, service, call);
 }
 
 static const assay_method_fn work_handlers[] = {lease, NULL};
@@ -177,6 +185,8 @@ int wire_teardown(void **state)
     struct wire *wire = *state;
     assay_client_free(wire->client);
     wire_stop_server(wire);
+    if (wire_await(&wire->threads, 0) != 0)
+        return -1;
     assay_loop_stop_join(wire->loop);
     assay_loop_free(wire->loop);
     struct assay_err err = ASSAY_ERR_INIT;

@@ -28,6 +28,7 @@ struct wire {
     struct assay_loop *loop;
     struct assay_server *server;
     struct assay_client *client;
+    _Atomic int threads; /* of handlers: teardown waits for them */
     _Atomic(struct assay_call *) held;
     _Atomic int cancels; /* on_cancel callbacks of held calls */
     /* Evaluator/Score: a thread sends `stream_total` messages, then ends. */
