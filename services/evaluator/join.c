@@ -313,6 +313,22 @@ size_t assay_join_take_lost(struct assay_join *join, struct assay_join_lost *ret
     return count;
 }
 
+size_t assay_join_missing(const struct assay_join *join, struct assay_join_lost *ret, size_t max)
+{
+    size_t count = 0;
+    for (size_t chunk = 0; chunk < join->chunks; chunk++) {
+        for (size_t i = 0; i < join->sources_count && join->states[chunk] == CHUNK_WAITING; i++) {
+            const struct source *source = &join->sources[i];
+            if (source->chosen != NO_SET && source->sets[source->chosen].has[chunk])
+                continue;
+            if (count == max)
+                return count;
+            ret[count++] = (struct assay_join_lost){(uint32_t)chunk, (uint32_t)i};
+        }
+    }
+    return count;
+}
+
 uint32_t assay_join_numerics(const struct assay_join *join, size_t source)
 {
     const struct source *at = &join->sources[source];

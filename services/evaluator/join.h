@@ -54,5 +54,8 @@ size_t assay_join_lost_count(const struct assay_join *join); /* not taken yet */
 /* Takes up to max records that are to be made again, each once. */
 size_t assay_join_take_lost(struct assay_join *join, struct assay_join_lost *ret, size_t max);
 
+/* Up to max records that chunks in WAITING lack; nothing changes. */
+size_t assay_join_missing(const struct assay_join *join, struct assay_join_lost *ret, size_t max);
+
 /* The chosen numerics of a source; 0 when none is yet. */
 uint32_t assay_join_numerics(const struct assay_join *join, size_t source);

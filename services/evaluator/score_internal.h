@@ -32,6 +32,7 @@ struct score_job {
     bool warned; /* that samples could not be kept */
     bool news;   /* since the last message */
     int64_t sent_at_ms;
+    int64_t heard_at_ms; /* the last arrival, or the last time that missing records were named */
 
     struct assay_records_watch watch;
     pthread_mutex_t lock; /* guards what follows */

@@ -40,6 +40,8 @@ static enum assay_status take_arrivals(struct score_job *job, struct assay_err *
     bool failed = job->arrivals_failed;
     job->arrivals_count = job->arrivals_capacity = 0;
     pthread_mutex_unlock(&job->lock);
+    if (count > 0)
+        job->heard_at_ms = assay_now_ms();
     enum assay_status status = ASSAY_OK;
     if (failed)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the arrivals of a job");
@@ -129,7 +131,12 @@ static enum assay_status allocate(struct score_job *job, struct assay_err *err)
 
 static void init_job(struct score_job *job, const struct assay_score_deps *deps, const struct assay_score_sink *sink)
 {
-    *job = (struct score_job){.deps = deps, .sink = sink, .batch = 1, .sent_at_ms = INT64_MIN / 2, .news = true};
+    *job = (struct score_job){.deps = deps,
+                              .sink = sink,
+                              .batch = 1,
+                              .sent_at_ms = INT64_MIN / 2,
+                              .heard_at_ms = assay_now_ms(),
+                              .news = true};
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);
@@ -165,17 +172,31 @@ static void release_job(struct score_job *job)
 
 /* --- messages --- */
 
+static bool is_silent(const struct score_job *job)
+{
+    int64_t silence_ms = job->deps->silence_ms ? job->deps->silence_ms : ASSAY_SCORE_SILENCE_MS;
+    return !assay_join_done(job->join) && assay_now_ms() - job->heard_at_ms >= silence_ms;
+}
+
+/* Records to be named as lost: those that were found so; after a long silence those that are missing. */
+static size_t take_lost(struct score_job *job, struct assay_join_lost *ret, size_t max)
+{
+    size_t count = assay_join_take_lost(job->join, ret, max);
+    if (count == 0 && is_silent(job)) {
+        count = assay_join_missing(job->join, ret, max);
+        job->heard_at_ms = assay_now_ms();
+    }
+    return count;
+}
+
 static enum assay_status send(struct score_job *job, const struct assay_score_result *results, size_t results_count,
                               struct assay_err *err)
 {
-    struct assay_join_lost lost[ASSAY_SCORE_LOST_MAX];
-    struct assay_score_lost *named = NULL;
-    size_t lost_count = assay_join_take_lost(job->join, lost, ASSAY_COUNT(lost));
-    if (lost_count > 0) {
-        named = calloc(lost_count, sizeof *named);
-        if (!named)
-            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a list of lost records");
-    }
+    assay_auto(assay_free_ptr) struct assay_join_lost *lost = calloc(ASSAY_SCORE_LOST_MAX, sizeof *lost);
+    assay_auto(assay_free_ptr) struct assay_score_lost *named = calloc(ASSAY_SCORE_LOST_MAX, sizeof *named);
+    if (!lost || !named)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a list of lost records");
+    size_t lost_count = take_lost(job, lost, ASSAY_SCORE_LOST_MAX);
     for (size_t i = 0; i < lost_count; i++)
         named[i] =
             (struct assay_score_lost){job->plan.sources[lost[i].source].variant, job->plan.unique_keys[lost[i].chunk]};
@@ -188,16 +209,15 @@ static enum assay_status send(struct score_job *job, const struct assay_score_re
                                             .lost_count = lost_count,
                                             .results = results,
                                             .results_count = results_count};
-    enum assay_status status = job->sink->send(job->sink->arg, &progress, err);
-    free(named);
     job->news = false;
+    enum assay_status status = job->sink->send(job->sink->arg, &progress, err);
     job->sent_at_ms = assay_now_ms();
     return status;
 }
 
 static enum assay_status send_if_due(struct score_job *job, struct assay_err *err)
 {
-    bool news = job->news || assay_join_lost_count(job->join) > 0;
+    bool news = job->news || assay_join_lost_count(job->join) > 0 || is_silent(job);
     if (!news || assay_now_ms() - job->sent_at_ms < ASSAY_SCORE_PROGRESS_MS)
         return ASSAY_OK;
     return send(job, NULL, 0, err);

@@ -14,6 +14,9 @@
 #define ASSAY_SCORE_BATCH_MS 500
 /* How often one record may turn out to be wrong before the job fails. */
 #define ASSAY_SCORE_WRONG_RECORDS_MAX 3
+/* Records that have not come for so long are named as lost. Somebody may think that they are here (they were evicted
+ * before the call, say) and wait with us for ever; who knows better loses nothing by looking again. */
+#define ASSAY_SCORE_SILENCE_MS 30000
 /* Lost records named in one message. */
 #define ASSAY_SCORE_LOST_MAX 1024
 
@@ -53,6 +56,7 @@ struct assay_score_deps {
     struct assay_records *records;
     struct assay_heads *heads;
     struct assay_pool *pool;
+    int64_t silence_ms; /* 0: ASSAY_SCORE_SILENCE_MS */
 };
 
 /* Runs on the calling thread until it is done. CANCELLED when the sink says so; INVALID_ARGUMENT, NOT_FOUND and so on

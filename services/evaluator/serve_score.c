@@ -150,7 +150,7 @@ static void *score_main(void *arg)
 {
     struct score_call *score = arg;
     struct assay_evaluator *evaluator = score->evaluator;
-    const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool};
+    const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool, 0};
     const struct assay_score_sink sink = {score, is_cancelled, send_progress};
     struct assay_err err = ASSAY_ERR_INIT;
     enum assay_status status = assay_score_run(&deps, &score->spec, &sink, &err);

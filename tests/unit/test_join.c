@@ -139,6 +139,24 @@ static void a_record_lost_before_its_chunk_is_taken_keeps_it_back(void **state)
     assay_join_free(join);
 }
 
+static void what_waiting_chunks_lack_is_told(void **state)
+{
+    (void)state;
+    struct assay_join *join = new_join(3, 2);
+    struct assay_join_lost missing[8];
+    assay_join_start(join);
+    for (size_t i = 0; i < 4; i++)
+        arrive(join, i / 2, i % 2, A);
+    arrive(join, 2, 0, B); /* of another set than the chosen one */
+    assert_int_equal(score_all(join), 2);
+    assert_int_equal(assay_join_missing(join, missing, 8), 2);
+    assert_int_equal(missing[0].chunk, 2);
+    assert_int_equal(missing[0].source, 0);
+    assert_int_equal(missing[1].source, 1);
+    assert_int_equal(assay_join_missing(join, missing, 1), 1);
+    assay_join_free(join);
+}
+
 static void a_whole_set_takes_the_place_of_one_that_stays_incomplete(void **state)
 {
     (void)state;
@@ -214,6 +232,7 @@ int main(void)
         cmocka_unit_test(the_first_id_wins_when_nothing_is_stored),
         cmocka_unit_test(a_lost_record_is_asked_for_once_and_the_chunk_waits_for_it),
         cmocka_unit_test(a_record_lost_before_its_chunk_is_taken_keeps_it_back),
+        cmocka_unit_test(what_waiting_chunks_lack_is_told),
         cmocka_unit_test(a_whole_set_takes_the_place_of_one_that_stays_incomplete),
         cmocka_unit_test(two_half_sets_end_with_the_one_that_workers_run_now),
         cmocka_unit_test(workers_that_take_turns_for_ever_fail_the_job),

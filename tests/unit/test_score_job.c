@@ -165,6 +165,7 @@ struct outcome {
     bool cancel;
     bool remake_lost; /* put what is reported lost again */
     const char *remake_numerics;
+    int64_t silence_ms;
     size_t messages, lost;
     uint64_t done, total, cached, tokens;
     size_t results_count;
@@ -213,7 +214,7 @@ static enum assay_status take(void *arg, const struct assay_score_progress *prog
 static enum assay_status run(struct bench *bench, const struct assay_score_spec *spec, struct outcome *outcome,
                              struct assay_err *err)
 {
-    const struct assay_score_deps deps = {bench->records, bench->heads, bench->pool};
+    const struct assay_score_deps deps = {bench->records, bench->heads, bench->pool, outcome->silence_ms};
     const struct assay_score_sink sink = {outcome, is_cancelled, take};
     outcome->bench = bench;
     return assay_score_run(&deps, spec, &sink, err);
@@ -422,6 +423,19 @@ static void mixed_numerics_end_in_one_set(void **state)
     expect_pair(bench, &outcome, 1, (const size_t[]){0, 1, 2, 3, 4}, CHUNKS);
 }
 
+static void records_that_never_come_are_named_after_a_silence(void **state)
+{
+    struct bench *bench = need(state);
+    struct outcome outcome = {.remake_lost = true, .silence_ms = 50};
+    struct assay_score_spec spec = spec_of(bench);
+    for (size_t c = 0; c < CHUNKS; c++)
+        for (size_t s = c == 3 ? 1 : 0; s < SOURCES; s++)
+            put(bench, c, s);
+    run_well(bench, &spec, &outcome);
+    assert_int_equal(outcome.lost, 1);
+    expect_pair(bench, &outcome, 1, (const size_t[]){0, 1, 2, 3, 4}, CHUNKS);
+}
+
 static void a_cancelled_job_ends_and_gives_everything_back(void **state)
 {
     struct bench *bench = need(state);
@@ -471,6 +485,7 @@ int main(void)
         T(records_that_arrive_meanwhile_are_scored),
         T(a_record_of_the_wrong_shape_is_asked_for_again),
         T(mixed_numerics_end_in_one_set),
+        T(records_that_never_come_are_named_after_a_silence),
         T(a_cancelled_job_ends_and_gives_everything_back),
         T(a_request_that_does_not_fit_together_is_refused),
     };
