@@ -280,7 +280,7 @@ enum assay_status assay_quantizer_start(struct assay_loop *loop, struct assay_se
 
 void assay_quantizer_stop(struct assay_quantizer *quantizer)
 {
-    if (!quantizer)
+    if (!quantizer || atomic_load(&quantizer->stopping))
         return;
     pthread_mutex_lock(&quantizer->lock);
     atomic_store(&quantizer->stopping, true);
