@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "cli/grid.h"
 #include "cli/remote.h"
 #include "cli/say.h"
 #include "cli/words.h"
@@ -10,32 +11,44 @@
 
 #define CALL_MS 5000
 
-static void print_variants(const Assay__V1__SubmitJobRequest *request)
+static void add_what(struct assay_grid *grid, const Assay__V1__Job *job)
 {
+    const Assay__V1__SubmitJobRequest *request = job->request;
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
     char spec[256];
-    printf("%s", assay_word_spec(request->reference, spec, sizeof spec));
-    for (size_t i = 0; i < request->n_variants; i++)
-        printf("%s%s", i == 0 ? " -> " : ",", assay_word_spec(request->variants[i], spec, sizeof spec));
+    if (request) {
+        assay_buf_str(&text, assay_word_spec(request->reference, spec, sizeof spec));
+        for (size_t i = 0; i < request->n_variants; i++)
+            assay_buf_printf(&text, "%s%s", i == 0 ? " -> " : ",",
+                             assay_word_spec(request->variants[i], spec, sizeof spec));
+        assay_buf_printf(&text, "  %s", assay_word_or(request->model_dir, "?"));
+    }
+    if (job->failure)
+        assay_buf_printf(&text, "  %s", job->failure);
+    assay_grid_cell(grid, "%s", assay_buf_cstr(&text));
 }
 
-static void print_table(const Assay__V1__ListJobsReply *reply)
+static enum assay_status print_table(const Assay__V1__ListJobsReply *reply, struct assay_err *err)
 {
-    printf("%-32s  %-20s  %-9s  %-12s  %7s  %s\n", "job", "submitted", "state", "verdict", "chunks", "what");
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    assay_auto(assay_grid_release) struct assay_grid grid = ASSAY_GRID_INIT;
+    assay_grid_head(&grid, "<job|<submitted|<state|<verdict|chunks|<what");
     for (size_t i = 0; i < reply->n_jobs; i++) {
         const Assay__V1__Job *job = reply->jobs[i];
         char hex[33], time[24];
         bool judged = job->has_verdict && job->verdict != ASSAY__V1__VERDICT__VERDICT_UNSPECIFIED;
-        printf("%-32s  %-20s  %-9s  %-12s  %7" PRIu64 "  ", assay_word_hex(job->job_id, 16, hex),
-               assay_word_time(job->submitted_wall_ms, time), assay_word_job_state(job->state),
-               judged ? assay_word_verdict(job->verdict) : "-", job->chunks);
-        if (job->request) {
-            print_variants(job->request);
-            printf("  %s", assay_word_or(job->request->model_dir, "?"));
-        }
-        if (job->failure)
-            printf("  %s", job->failure);
-        putchar('\n');
+        assay_grid_cell(&grid, "%s", assay_word_hex(job->job_id, 16, hex));
+        assay_grid_cell(&grid, "%s", assay_word_time(job->submitted_wall_ms, time));
+        assay_grid_cell(&grid, "%s", assay_word_job_state(job->state));
+        assay_grid_cell(&grid, "%s", judged ? assay_word_verdict(job->verdict) : "-");
+        assay_grid_cell(&grid, "%" PRIu64, job->chunks);
+        add_what(&grid, job);
     }
+    assay_grid_text(&grid, &text);
+    enum assay_status status = assay_buf_check(&text, err);
+    if (status == ASSAY_OK)
+        fputs(assay_buf_cstr(&text), stdout);
+    return status;
 }
 
 static enum assay_status show(struct assay_remote *remote, bool json, struct assay_err *err)
@@ -56,10 +69,10 @@ static enum assay_status show(struct assay_remote *remote, bool json, struct ass
         cJSON_free(text);
         cJSON_Delete(list);
     } else {
-        print_table(jobs);
+        status = print_table(jobs, err);
     }
     assay_reply_free(reply);
-    return ASSAY_OK;
+    return status;
 }
 
 int assay_command_jobs(int argc, char **argv)

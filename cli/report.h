@@ -100,7 +100,7 @@ cJSON *assay_report_json(const struct assay_report *report);
 cJSON *assay_report_variant_json(const struct assay_report *report, size_t index);
 
 void assay_report_markdown(const struct assay_report *report, struct assay_buf *out);
-/* The table for the terminal, with a line for each reason of a missing figure. */
+/* The tables for the terminal, with a line for each reason of a missing figure. */
 void assay_report_table(const struct assay_report *report, struct assay_buf *out);
 /* One line on the cost: "reference fp32: 64 of 64 chunks from the cache, saved ~12.3 s". */
 void assay_report_cost(const struct assay_report *report, struct assay_buf *out);

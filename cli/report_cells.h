@@ -12,5 +12,6 @@ void assay_cell_estimate(struct assay_grid *grid, const Assay__V1__Estimate *est
 void assay_cell_change(struct assay_grid *grid, const Assay__V1__Estimate *estimate, int decimals);
 /* Small numbers in few digits: "0.00312", "1.2e-07", "0". */
 void assay_cell_small(struct assay_grid *grid, bool has, double value);
-/* The results, one row each, the reference first. */
-void assay_cells_results(struct assay_grid *grid, const struct assay_report *report);
+/* The results, one row each, the reference first: what the variants answer, and what they weigh and take. */
+enum assay_cells_part { ASSAY_CELLS_QUALITY = 1, ASSAY_CELLS_COST = 2 };
+void assay_cells_results(struct assay_grid *grid, const struct assay_report *report, unsigned parts);

@@ -128,7 +128,7 @@ static void add_results(const struct assay_report *report, struct assay_buf *out
 {
     struct assay_grid grid = ASSAY_GRID_INIT;
     assay_buf_str(out, "## Results\n\n");
-    assay_cells_results(&grid, report);
+    assay_cells_results(&grid, report, ASSAY_CELLS_QUALITY | ASSAY_CELLS_COST);
     add_grid(out, &grid);
     assay_buf_str(out, "SE takes tokens as independent; the 95 % intervals are by chunks. KL bands: < 0.01 negligible, "
                        "0.01-0.05 low, 0.05-0.1 moderate, > 0.1 high.\n\n");

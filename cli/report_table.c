@@ -56,35 +56,52 @@ static void add_kl_cells(struct assay_grid *grid, const Assay__V1__Distribution 
     assay_cell_small(grid, kl->has_max, kl->max);
 }
 
-void assay_cells_results(struct assay_grid *grid, const struct assay_report *report)
+static void add_quality_cells(struct assay_grid *grid, const Assay__V1__VariantResult *result, bool reference)
 {
-    assay_grid_head(grid, "<variant|PPL ± SE|dPPL % [95 %]|KL mean ± SE (nats)|median|p99|max|same top-1 %|"
-                          "weight cosine mean / min|MB|FP16 / size|tokens/s|<verdict");
+    const Assay__V1__VariantScore *score = result->score;
+    assay_cell_estimate(grid, score ? score->perplexity : NULL, 4);
+    if (reference)
+        assay_grid_cell(grid, "reference");
+    else
+        assay_cell_change(grid, score ? score->perplexity_increase_percent : NULL, 3);
+    add_kl_cells(grid, score && !reference ? score->kl_nats : NULL);
+    assay_cell_figure(grid, assay_estimate_figure(score && !reference ? score->same_top1_percent : NULL), 2);
+    assay_grid_cell(grid, "%s", reference ? "-" : assay_word_verdict(result->verdict));
+}
+
+static void add_cost_cells(struct assay_grid *grid, const Assay__V1__VariantResult *result)
+{
+    const Assay__V1__ArtifactSummary *artifact = result->artifact;
+    struct assay_cosines cosines = assay_weight_cosines(result, ASSAY_LAYERS_ALL);
+    if (cosines.tensors > 0)
+        assay_grid_cell(grid, "%.6f / %.6f", cosines.mean, cosines.min);
+    else
+        assay_grid_cell(grid, "-");
+    if (artifact && artifact->has_artifact_bytes)
+        assay_grid_cell(grid, "%.2f", (double)artifact->artifact_bytes / 1e6);
+    else
+        assay_grid_cell(grid, "-");
+    assay_cell_figure(grid, assay_compression_ratio(result), 2);
+    assay_cell_figure(grid, assay_tokens_per_second(result), 0);
+}
+
+void assay_cells_results(struct assay_grid *grid, const struct assay_report *report, unsigned parts)
+{
+#define QUALITY "|PPL ± SE|dPPL % [95 %]|KL mean ± SE (nats)|median|p99|max|same top-1 %|<verdict"
+#define COST "|weight cosine mean / min|MB|FP16 / size|tokens/s"
+    assay_grid_head(grid, parts == ASSAY_CELLS_QUALITY ? "<variant" QUALITY
+                          : parts == ASSAY_CELLS_COST  ? "<variant" COST
+                                                       : "<variant" QUALITY COST);
     for (size_t i = 0; i < report->job->n_results; i++) {
         const Assay__V1__VariantResult *result = report->job->results[i];
-        const Assay__V1__VariantScore *score = result->score;
-        const Assay__V1__ArtifactSummary *artifact = result->artifact;
-        struct assay_cosines cosines = assay_weight_cosines(result, ASSAY_LAYERS_ALL);
         assay_grid_cell(grid, "%s", assay_result_label(result));
-        assay_cell_estimate(grid, score ? score->perplexity : NULL, 4);
-        if (i == 0)
-            assay_grid_cell(grid, "reference");
-        else
-            assay_cell_change(grid, score ? score->perplexity_increase_percent : NULL, 3);
-        add_kl_cells(grid, score && i > 0 ? score->kl_nats : NULL);
-        assay_cell_figure(grid, assay_estimate_figure(score && i > 0 ? score->same_top1_percent : NULL), 2);
-        if (cosines.tensors > 0)
-            assay_grid_cell(grid, "%.6f / %.6f", cosines.mean, cosines.min);
-        else
-            assay_grid_cell(grid, "-");
-        if (artifact && artifact->has_artifact_bytes)
-            assay_grid_cell(grid, "%.2f", (double)artifact->artifact_bytes / 1e6);
-        else
-            assay_grid_cell(grid, "-");
-        assay_cell_figure(grid, assay_compression_ratio(result), 2);
-        assay_cell_figure(grid, assay_tokens_per_second(result), 0);
-        assay_grid_cell(grid, "%s", i == 0 ? "-" : assay_word_verdict(result->verdict));
+        if (parts & ASSAY_CELLS_QUALITY)
+            add_quality_cells(grid, result, i == 0);
+        if (parts & ASSAY_CELLS_COST)
+            add_cost_cells(grid, result);
     }
+#undef QUALITY
+#undef COST
 }
 
 static void add_reason(struct assay_buf *out, const Assay__V1__VariantResult *result, const char *what,
@@ -146,10 +163,14 @@ void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
 
 void assay_report_table(const struct assay_report *report, struct assay_buf *out)
 {
-    struct assay_grid grid = ASSAY_GRID_INIT;
-    assay_cells_results(&grid, report);
-    assay_grid_text(&grid, out);
-    assay_grid_release(&grid);
+    static const unsigned tables[] = {ASSAY_CELLS_QUALITY, ASSAY_CELLS_COST};
+    for (size_t i = 0; i < ASSAY_COUNT(tables); i++) {
+        struct assay_grid grid = ASSAY_GRID_INIT;
+        assay_cells_results(&grid, report, tables[i]);
+        assay_grid_text(&grid, out);
+        assay_grid_release(&grid);
+        assay_buf_str(out, "\n");
+    }
     add_reasons(report, out);
     assay_buf_printf(out, "verdict: %s\n", assay_word_verdict(report->job->verdict));
 }

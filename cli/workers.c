@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "cli/commands.h"
+#include "cli/grid.h"
 #include "cli/remote.h"
 #include "cli/say.h"
 #include "cli/words.h"
@@ -10,21 +11,32 @@
 
 #define CALL_MS 5000
 
-static void print_table(const Assay__V1__ListServicesReply *reply)
+static enum assay_status print_table(const Assay__V1__ListServicesReply *reply, struct assay_err *err)
 {
-    printf("%-10s %-9s %8s  %-7s %8s %10s %9s %9s  %s\n", "kind", "precision", "pid", "state", "chunks", "tokens",
-           "CPU s", "RSS MB", "endpoint");
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    assay_auto(assay_grid_release) struct assay_grid grid = ASSAY_GRID_INIT;
+    assay_grid_head(&grid, "<kind|<precision|pid|<state|chunks|tokens|CPU s|resident MB|<endpoint");
     for (size_t i = 0; i < reply->n_services; i++) {
         static const Assay__V1__RegisterRequest nobody = ASSAY__V1__REGISTER_REQUEST__INIT;
         static const Assay__V1__ServiceCounters none = ASSAY__V1__SERVICE_COUNTERS__INIT;
         const Assay__V1__ServiceInfo *service = reply->services[i];
         const Assay__V1__RegisterRequest *who = service->registration ? service->registration : &nobody;
         const Assay__V1__ServiceCounters *did = service->counters ? service->counters : &none;
-        printf("%-10s %-9s %8" PRIu32 "  %-7s %8" PRIu64 " %10" PRIu64 " %9.1f %9.1f  %s\n",
-               assay_word_service_kind(who->kind), assay_word_or(who->precision, "-"), who->pid,
-               assay_word_or(service->state, "-"), did->chunks_run, did->tokens_run, (double)did->cpu_ms / 1e3,
-               (double)did->rss_bytes / 1e6, assay_word_or(who->endpoint, "-"));
+        assay_grid_cell(&grid, "%s", assay_word_service_kind(who->kind));
+        assay_grid_cell(&grid, "%s", assay_word_or(who->precision, "-"));
+        assay_grid_cell(&grid, "%" PRIu32, who->pid);
+        assay_grid_cell(&grid, "%s", assay_word_or(service->state, "-"));
+        assay_grid_cell(&grid, "%" PRIu64, did->chunks_run);
+        assay_grid_cell(&grid, "%" PRIu64, did->tokens_run);
+        assay_grid_cell(&grid, "%.1f", (double)did->cpu_ms / 1e3);
+        assay_grid_cell(&grid, "%.1f", (double)did->rss_bytes / 1e6);
+        assay_grid_cell(&grid, "%s", assay_word_or(who->endpoint, "-"));
     }
+    assay_grid_text(&grid, &text);
+    enum assay_status status = assay_buf_check(&text, err);
+    if (status == ASSAY_OK)
+        fputs(assay_buf_cstr(&text), stdout);
+    return status;
 }
 
 static enum assay_status show(struct assay_remote *remote, bool json, struct assay_err *err)
@@ -43,10 +55,10 @@ static enum assay_status show(struct assay_remote *remote, bool json, struct ass
         cJSON_free(text);
         cJSON_Delete(list);
     } else {
-        print_table(services);
+        status = print_table(services, err);
     }
     assay_reply_free(reply);
-    return ASSAY_OK;
+    return status;
 }
 
 int assay_command_workers(int argc, char **argv)
