@@ -6,7 +6,8 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tools/install_deps.sh
-cmake --preset release
+# A warning that another compiler has thought of is no reason to go without a report; the tests are built with warnings as errors.
+cmake --preset release -DASSAY_WERROR=OFF
 cmake --build --preset release -j "${ASSAY_JOBS:-$(nproc)}" \
     --target assay assay-coordinator assay-quantizer assay-inference assay-evaluator
 
