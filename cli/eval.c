@@ -204,11 +204,13 @@ static int run_job(struct eval *eval)
     if (status == ASSAY_OK) {
         const Assay__V1__Job *done = assay_reply_message(reply);
         code = assay_report_exit_code(done);
-        if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED)
+        if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED) {
             status = report_job(eval, &job, done, &err);
-        else
-            fprintf(stderr, "assay eval: job %s: %s\n", assay_word_job_state(done->state),
-                    assay_word_or(done->failure, "no reason is known"));
+        } else {
+            assay_err_set(&err, ASSAY_UNKNOWN, "job %s: %s", assay_word_job_state(done->state),
+                          assay_word_or(done->failure, "no reason is known"));
+            assay_say_failure("eval", &err);
+        }
     }
     if (status != ASSAY_OK)
         code = assay_say_failure("eval", &err);

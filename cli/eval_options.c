@@ -14,6 +14,7 @@
 
 #define NAME_BYTES_MAX 200
 #define OUT_MODE 0777
+#define SETTINGS_MAX 16
 
 static enum assay_status canonical(const char *option, const char *text, char ret[ASSAY_SPEC_TEXT_MAX],
                                    struct assay_err *err)
@@ -140,19 +141,18 @@ static void join_command(int argc, char **argv, struct assay_buf *out)
     }
 }
 
-static bool parse_arguments(int argc, char **argv, struct assay_eval_options *options, const char **ret_texts,
-                            int *ret_exit)
+/* What is measured, and against what. At most SETTINGS_MAX over both. */
+static size_t measure_settings(struct assay_eval_options *options, const char **texts, struct assay_setting *ret)
 {
-    const char *positional[1] = {NULL};
     const struct assay_setting settings[] = {
         {.name = "reference",
          .type = ASSAY_SETTING_STRING,
-         .target = &ret_texts[1],
+         .target = &texts[1],
          .argument = "SPEC",
          .help = "what the variants are compared with"},
         {.name = "variants",
          .type = ASSAY_SETTING_STRING,
-         .target = &ret_texts[2],
+         .target = &texts[2],
          .argument = "SPEC,...",
          .help = "what is measured: scheme[:key=value]*",
          .required = true},
@@ -173,25 +173,6 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
          .max = ASSAY_JOB_CHUNKS_MAX,
          .argument = "N",
          .help = "run the first N chunks only, 0 for all"},
-        {.name = "out",
-         .type = ASSAY_SETTING_STRING,
-         .target = &options->out_dir,
-         .argument = "DIR",
-         .help = "where the report files go"},
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &ret_texts[3],
-         .argument = "DIR",
-         .help = "data directory of the stack, with its cache (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &options->coordinator,
-         .argument = "ENDPOINT",
-         .help = "use this stack and start none"},
-        {.name = "json",
-         .type = ASSAY_SETTING_FLAG,
-         .target = &options->json,
-         .help = "print the whole report as JSON"},
         {.name = "max-ppl-increase",
          .type = ASSAY_SETTING_DOUBLE,
          .target = &options->perplexity_increase_percent_max,
@@ -204,6 +185,34 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
          .max = 1e6,
          .argument = "NATS",
          .help = "threshold of the mean KL divergence"},
+    };
+    memcpy(ret, settings, sizeof settings);
+    return ASSAY_COUNT(settings);
+}
+
+/* Where it runs and where results go. */
+static size_t place_settings(struct assay_eval_options *options, const char **texts, struct assay_setting *ret)
+{
+    const struct assay_setting settings[] = {
+        {.name = "out",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->out_dir,
+         .argument = "DIR",
+         .help = "where the report files go"},
+        {.name = "data",
+         .type = ASSAY_SETTING_STRING,
+         .target = &texts[3],
+         .argument = "DIR",
+         .help = "data directory of the stack, with its cache (else $XDG_DATA_HOME/assay)"},
+        {.name = "coordinator",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->coordinator,
+         .argument = "ENDPOINT",
+         .help = "use this stack and start none"},
+        {.name = "json",
+         .type = ASSAY_SETTING_FLAG,
+         .target = &options->json,
+         .help = "print the whole report as JSON"},
         {.name = "name",
          .type = ASSAY_SETTING_STRING,
          .target = &options->name,
@@ -214,12 +223,23 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
          .target = &options->keep_stack,
          .help = "leave the stack running that this command started"},
     };
+    memcpy(ret, settings, sizeof settings);
+    return ASSAY_COUNT(settings);
+}
+
+static bool parse_arguments(int argc, char **argv, struct assay_eval_options *options, const char **ret_texts,
+                            int *ret_exit)
+{
+    const char *positional[1] = {NULL};
+    struct assay_setting settings[SETTINGS_MAX];
+    size_t count = measure_settings(options, ret_texts, settings);
+    count += place_settings(options, ret_texts, settings + count);
     const struct assay_command command = {
         .usage = "assay eval MODEL --variants SPEC,... --corpus FILE [--reference SPEC] [options]",
         .summary = "Measures what quantized variants of a model lose against its reference. Exit code 0: within the "
                    "thresholds, 1: beyond, 2: the data do not decide.",
         .settings = settings,
-        .settings_count = ASSAY_COUNT(settings),
+        .settings_count = count,
         .positional = positional,
         .positional_min = 1,
         .positional_max = 1,

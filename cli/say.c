@@ -10,7 +10,12 @@
 
 int assay_say_failure(const char *command, const struct assay_err *err)
 {
-    fprintf(stderr, "assay %s: %s\n", command, err->text[0] ? err->text : assay_status_name(err->status));
+    char sentence[sizeof err->text];
+    strcpy(sentence, err->text[0] ? err->text : assay_status_name(err->status));
+    for (char *at = sentence; *at; at++)
+        if ((unsigned char)*at < 0x20 || *at == 0x7f)
+            *at = '?';
+    fprintf(stderr, "assay %s: %s\n", command, sentence);
     return assay_exit_code(err->status);
 }
 

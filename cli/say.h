@@ -3,7 +3,8 @@
 
 #include "common/base/settings.h"
 
-/* "assay COMMAND: sentence" on stderr; returns the exit code of err->status. */
+/* "assay COMMAND: sentence" on stderr, without the control characters that a peer may have sent; returns the exit code
+ * of err->status. */
 int assay_say_failure(const char *command, const struct assay_err *err);
 
 /* The same where a bad setting is the only source of INVALID_ARGUMENT: that is a usage error then. */
