@@ -12,7 +12,7 @@ enum assay_status assay_endpoint_check_bind(const char *endpoint, struct assay_e
 /* A ROUTER or DEALER with all limits and times set; zmq_close ends it. */
 enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
-/* Closes a socket that listens, and waits until nobody does any more: ZeroMQ works in the background, and the next server here
- * would find the address in use. What was sent still leaves (an unbind before the close would lose it). The file of an ipc socket
- * stays; the next bind takes it over. */
+/* Closes a socket that listens, and waits until nobody does any more: ZeroMQ works in the background, and the next
+ * server here would find the address in use. What was sent still leaves (an unbind before the close would lose it). The
+ * file of an ipc socket stays; the next bind takes it over. */
 void assay_socket_close_bound(void *socket, const char *endpoint);

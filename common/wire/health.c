@@ -61,7 +61,8 @@ static void watch_end(struct watch *watch, enum assay_status status, const char 
     free(watch);
 }
 
-/* Sends the present status when it is another than the one sent last. Without credit it waits for some. */
+/* Sends the present status when it is another than the one sent last. Without credit it waits for some. The watch may
+ * be gone afterwards. */
 static void watch_update(void *arg)
 {
     struct watch *watch = arg;
@@ -70,8 +71,10 @@ static void watch_update(void *arg)
     reply.status = status_of(watch->health, service_of(watch->call));
     if (reply.status == watch->sent || assay_call_credit(watch->call) == 0)
         return;
-    if (assay_call_send(watch->call, &reply.base, NULL, 0) == ASSAY_OK)
-        watch->sent = reply.status;
+    watch->sent = reply.status;
+    enum assay_status status = assay_call_send(watch->call, &reply.base, NULL, 0);
+    if (status != ASSAY_OK)
+        watch_end(watch, status, "the status could not be sent");
 }
 
 static void watch_cancelled(void *arg)
@@ -115,8 +118,11 @@ struct assay_health *assay_health_new(struct assay_server *server)
 void assay_health_set(struct assay_health *health, bool serving)
 {
     health->serving = serving;
-    for (struct watch *watch = health->watches; watch; watch = watch->next)
+    struct watch *next;
+    for (struct watch *watch = health->watches; watch; watch = next) {
+        next = watch->next;
         watch_update(watch);
+    }
 }
 
 void assay_health_free(struct assay_health *health)

@@ -19,14 +19,14 @@ void assay_loop_stop_join(struct assay_loop *loop);
 void assay_loop_stop(struct assay_loop *loop);
 
 typedef void (*assay_loop_fn)(void *arg);
-/* Any thread: runs fn(arg) on the loop's thread, in order of posting. What is posted while the loop does not run waits until
- * it does; assay_loop_free drops it. */
+/* Any thread: runs fn(arg) on the loop's thread, in order of posting. What is posted while the loop does not run waits
+ * until it does; assay_loop_free drops it. */
 void assay_loop_post(struct assay_loop *loop, assay_loop_fn fn, void *arg);
 /* Like post, and returns when fn has run. Runs it at once on the loop's thread, and while the loop does not run. */
 void assay_loop_call(struct assay_loop *loop, assay_loop_fn fn, void *arg);
 bool assay_loop_on_thread(const struct assay_loop *loop);
 
-/* Loop thread (or before it runs). period_ms 0 = once. Never early. The id is 0 only when memory is out: then there is no
- * timer. Cancelling an id that has run, or 0, does nothing. */
+/* Loop thread (or before it runs). period_ms 0 = once. Never early. The id is 0 only when memory is out: then there is
+ * no timer. Cancelling an id that has run, or 0, does nothing. */
 uint64_t assay_loop_timer(struct assay_loop *loop, int64_t delay_ms, int64_t period_ms, assay_loop_fn fn, void *arg);
 void assay_loop_timer_cancel(struct assay_loop *loop, uint64_t id);

@@ -1,11 +1,12 @@
-/* What makes a process a member of a stack: it registers with the coordinator, sends heartbeats with its counters, registers
- * again when the coordinator forgot it, and ends on SIGTERM or SIGINT. */
+/* What makes a process a member of a stack: it registers with the coordinator, sends heartbeats with its counters,
+ * registers again when the coordinator forgot it, and ends on SIGTERM or SIGINT. */
 #pragma once
 
 #include "common/wire/client.h"
 #include "proto/control.pb-c.h"
 
-/* First thing in main, before any thread starts: blocks SIGTERM and SIGINT for assay_shutdown_wait and ignores SIGPIPE. */
+/* First thing in main, before any thread starts: blocks SIGTERM and SIGINT for assay_shutdown_wait and ignores SIGPIPE.
+ */
 void assay_shutdown_prepare(void);
 /* Waits for SIGTERM or SIGINT; returns its number. Main thread. */
 int assay_shutdown_wait(void);
@@ -14,11 +15,12 @@ void assay_shutdown_request(void);
 
 struct assay_member;
 
-/* Called on the member's thread before each heartbeat: fills the service's own counts (RSS and CPU are filled already). */
+/* Called on the member's thread before each heartbeat: fills the service's own counts (RSS and CPU are filled already).
+ */
 typedef void (*assay_member_counters_fn)(void *arg, Assay__V1__ServiceCounters *counters);
 
-/* Starts a thread that keeps the service registered through `coordinator` (which outlives it). The registration is copied; its
- * pid and host are filled here. `counters` may be NULL. */
+/* Starts a thread that keeps the service registered through `coordinator` (which outlives it). The registration is
+ * copied; its pid and host are filled here. `counters` may be NULL. */
 enum assay_status assay_member_start(struct assay_client *coordinator, const Assay__V1__RegisterRequest *registration,
                                      assay_member_counters_fn counters, void *arg, struct assay_member **ret,
                                      struct assay_err *err) ASSAY_MUST_USE;

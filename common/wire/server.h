@@ -1,6 +1,9 @@
 /* Serves protobuf-c services on a ROUTER socket with gRPC's semantics. Handlers run on the loop's thread and must not
  * block; a handler may keep its call and answer later from any thread. Every call is answered exactly once.
  *
+ * A client with calls under way says every second that it is there (PING). The calls of a peer that was silent for 10
+ * s, that cannot be reached, or that does not read what is sent to it, are cancelled.
+ *
  * Refused before a handler runs: unknown method (UNIMPLEMENTED), a payload or header that does not unpack or holds
  * invalid UTF-8 in a string field (INTERNAL for the payload; a bad header is counted and dropped), more than
  * ASSAY_WIRE_INFLIGHT_MAX calls (RESOURCE_EXHAUSTED), a deadline that has passed (DEADLINE_EXCEEDED). */
@@ -18,8 +21,8 @@ typedef void (*assay_method_fn)(struct assay_call *call, void *service);
 
 /* Binds. Endpoints: "ipc://PATH" (the directory must exist and be ours alone, mode 0700) or "tcp://127.0.0.1:PORT"
  * ("tcp://127.0.0.1:*" takes a free port). Errors: INVALID_ARGUMENT (not an endpoint, ipc path too long),
- * NOT_FOUND (no such directory), PERMISSION_DENIED (a bind that is not loopback or ipc: needs CURVE; a directory that is
- * not ours alone), UNAVAILABLE (address in use). Any thread. */
+ * NOT_FOUND (no such directory), PERMISSION_DENIED (a bind that is not loopback or ipc: needs CURVE; a directory that
+ * is not ours alone), UNAVAILABLE (address in use). Any thread. */
 enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint, struct assay_server **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 /* Loop thread, or while the loop does not run. Calls that were not answered get UNAVAILABLE and become cancelled; their
@@ -56,8 +59,8 @@ bool assay_call_cancelled(const struct assay_call *call);
 void assay_call_on_cancel(struct assay_call *call, assay_loop_fn fn, void *arg);
 
 /* Unary: sends the reply; the call must not be touched afterwards. Attachments are taken over. */
-void assay_call_reply(struct assay_call *call, const ProtobufCMessage *reply, const struct assay_attachment *attachments,
-                      size_t count);
+void assay_call_reply(struct assay_call *call, const ProtobufCMessage *reply,
+                      const struct assay_attachment *attachments, size_t count);
 /* Unary or stream: ends with a status that is not OK; the call must not be touched afterwards. */
 void assay_call_fail(struct assay_call *call, const struct assay_err *err);
 

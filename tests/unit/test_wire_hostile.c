@@ -250,6 +250,51 @@ static void calls_beyond_the_ceiling_are_refused(void **state)
     raw_close(&raw);
 }
 
+/* The instance in the next PONG and its id; false when nothing comes. */
+static bool raw_pong(struct raw *raw, uint64_t *ret_id, uint64_t *ret_instance)
+{
+    uint8_t bytes[256];
+    int count = zmq_recv(raw->socket, bytes, sizeof bytes, 0);
+    if (count < 0)
+        return false;
+    Assay__V1__Header *header = assay_header_unpack(bytes, (size_t)count);
+    assert_non_null(header);
+    assert_int_equal(header->kind, ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG);
+    *ret_id = header->call_id;
+    *ret_instance = header->instance;
+    assay__v1__header__free_unpacked(header, NULL);
+    return true;
+}
+
+/* What waits for it is bounded; what it misses it can tell from another instance. */
+static void a_peer_that_does_not_read_is_given_up_and_disturbs_nobody(void **state)
+{
+    struct wire *wire = *state;
+    struct raw raw = raw_open(wire);
+    Assay__V1__Header ping = request_header(0);
+    ping.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_PING;
+    ping.method = NULL;
+    for (ping.call_id = 1; ping.call_id <= 40000; ping.call_id++)
+        raw_header(&raw, &ping, false);
+    wire_assert_alive(wire);
+    int wait_ms = 300;
+    zmq_setsockopt(raw.socket, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
+    uint64_t id, first = 0, instance = 0, last_id = 0, pongs = 0;
+    while (raw_pong(&raw, &id, &instance)) {
+        first = first ? first : instance;
+        assert_true(id > last_id);
+        last_id = id;
+        pongs++;
+    }
+    assert_true(pongs > 5000 && pongs < 40000);
+    raw_header(&raw, &ping, false);
+    assert_true(raw_pong(&raw, &id, &instance));
+    assert_int_equal(id, 40001);
+    assert_true(instance != first);
+    wire_assert_alive(wire);
+    raw_close(&raw);
+}
+
 static void invalid_utf8_in_any_string_is_refused(void **state)
 {
     struct raw raw = raw_open(*state);
@@ -369,6 +414,7 @@ int main(void)
         WIRE_TEST(a_second_request_with_the_id_of_an_open_call_is_dropped),
         WIRE_TEST(credit_cancel_and_answers_from_strangers_do_nothing),
         WIRE_TEST(calls_beyond_the_ceiling_are_refused),
+        WIRE_TEST(a_peer_that_does_not_read_is_given_up_and_disturbs_nobody),
         WIRE_TEST(invalid_utf8_in_any_string_is_refused),
         cmocka_unit_test(utf8_is_checked_in_nested_and_repeated_messages),
         cmocka_unit_test(headers_beyond_their_limits_are_no_headers),
