@@ -15,8 +15,8 @@
 #include "services/evaluator/writer.h"
 
 enum { ROWS = 16, COLS = 64, RECORD_FLOATS = ROWS * COLS };
-/* A record of that shape takes 4 kB and its overhead in the quota. */
-#define RECORD_ROOM ((uint64_t)5000)
+/* What a record of that shape takes of the quota: its bytes, its head and what the store adds. */
+#define RECORD_ROOM ((uint64_t)(RECORD_FLOATS * 4 + 96 + 256))
 
 static int make_dir(void **state)
 {
@@ -138,11 +138,14 @@ static void the_same_record_twice_changes_nothing(void **state)
     expect(records, 1, 1, 5);
     assert_int_equal(assay_records_count(records), 1);
     assert_int_equal(assay_records_bytes(records), bytes);
-    float hidden[RECORD_FLOATS] = {0};
-    struct assay_record twice[2] = {{chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, hidden},
-                                    {chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, hidden}};
+    float first[RECORD_FLOATS], second[RECORD_FLOATS];
+    fill(first, 2, 5);
+    fill(second, 2, 6);
+    struct assay_record twice[2] = {{chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, first},
+                                    {chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, second}};
     assert_int_equal(assay_records_put(records, twice, 2, NULL), ASSAY_OK);
     assert_int_equal(assay_records_count(records), 2);
+    expect(records, 2, 1, 5);
     assay_records_close(records);
 }
 
@@ -216,22 +219,43 @@ static void a_quota_full_of_pinned_records_refuses_and_changes_nothing(void **st
     assay_records_close(records);
 }
 
-static void a_restart_keeps_records_and_the_order_of_use(void **state)
+static void what_would_have_made_room_in_vain_stays(void **state)
 {
     struct assay_records *records = open_in(*state, 3 * RECORD_ROOM, false);
-    for (unsigned chunk = 0; chunk < 3; chunk++)
+    struct assay_record_key pinned = key_of(0, 1);
+    float hidden[RECORD_FLOATS] = {0};
+    struct assay_record three[3];
+    assert_int_equal(assay_records_pin(records, &pinned, NULL), ASSAY_OK);
+    put(records, 0, 1, "n", 1);
+    put(records, 1, 1, "n", 1);
+    for (unsigned i = 0; i < 3; i++)
+        three[i] = (struct assay_record){chunk_of(10 + i), variant_of(1), "n", ROWS, COLS, hidden};
+    assert_int_equal(assay_records_put(records, three, 3, NULL), ASSAY_RESOURCE_EXHAUSTED);
+    expect(records, 1, 1, 1);
+    assert_false(there(records, 10, 1));
+    assay_records_close(records);
+}
+
+static void a_restart_keeps_records_and_the_order_of_use(void **state)
+{
+    enum { COUNT = 12 };
+    static const unsigned by_use[COUNT] = {5, 0, 11, 3, 8, 1, 7, 2, 10, 4, 9, 6};
+    struct assay_records *records = open_in(*state, COUNT * RECORD_ROOM, false);
+    for (unsigned chunk = 0; chunk < COUNT; chunk++)
         put(records, chunk, 1, "n", chunk);
-    expect(records, 0, 1, 0);
+    for (unsigned i = 0; i < COUNT; i++)
+        expect(records, by_use[i], 1, by_use[i]);
     uint64_t bytes = assay_records_bytes(records);
     assay_records_close(records);
-    records = open_in(*state, 3 * RECORD_ROOM, false);
-    assert_int_equal(assay_records_count(records), 3);
+    records = open_in(*state, COUNT * RECORD_ROOM, false);
+    assert_int_equal(assay_records_count(records), COUNT);
     assert_int_equal(assay_records_bytes(records), bytes);
-    put(records, 3, 1, "n", 3);
-    assert_false(there(records, 1, 1)); /* the oldest, for chunk 0 was read before the restart */
-    expect(records, 0, 1, 0);
-    expect(records, 2, 1, 2);
-    expect(records, 3, 1, 3);
+    for (unsigned gone = 0; gone < COUNT; gone++) {
+        for (unsigned i = 0; i < COUNT; i++)
+            assert_int_equal(there(records, by_use[i], 1), i >= gone);
+        put(records, 100 + gone, 1, "n", 1);
+        assert_int_equal(assay_records_count(records), COUNT);
+    }
     assay_records_close(records);
 }
 
@@ -364,6 +388,49 @@ static void the_writer_answers_each_after_the_commit_and_the_bad_one_alone_fails
     free(pending);
 }
 
+struct gate {
+    struct assay_writer_entry entry;
+    sem_t reached, open;
+};
+
+static void gate_done(void *arg, const struct assay_err *err)
+{
+    (void)err;
+    struct gate *gate = arg;
+    sem_post(&gate->reached);
+    sem_wait(&gate->open);
+}
+
+static void one_put_that_finds_no_room_does_not_take_others_with_it(void **state)
+{
+    struct assay_records *records = open_in(*state, 2 * RECORD_ROOM, false);
+    struct assay_writer *writer = NULL;
+    struct gate gate = {.entry = {.done = gate_done, .arg = &gate}};
+    struct pending *pending = calloc(3, sizeof *pending);
+    sem_init(&gate.reached, 0, 0);
+    sem_init(&gate.open, 0, 0);
+    assert_int_equal(assay_writer_new(records, &writer, NULL), ASSAY_OK);
+    assert_int_equal(assay_writer_submit(writer, &gate.entry, NULL), ASSAY_OK);
+    sem_wait(&gate.reached); /* what is submitted now waits, and is one group */
+    for (unsigned i = 0; i < 3; i++) {
+        struct assay_record_key key = key_of(i, 1);
+        assert_int_equal(assay_records_pin(records, &key, NULL), ASSAY_OK);
+        submit(writer, &pending[i], i, 1);
+    }
+    sem_post(&gate.open);
+    for (unsigned i = 0; i < 3; i++) {
+        sem_wait(&pending[i].done);
+        assert_int_equal(pending[i].err.status, i < 2 ? ASSAY_OK : ASSAY_RESOURCE_EXHAUSTED);
+        assert_int_equal(there(records, i, 1), i < 2);
+        sem_destroy(&pending[i].done);
+    }
+    assay_writer_free(writer);
+    assay_records_close(records);
+    sem_destroy(&gate.reached);
+    sem_destroy(&gate.open);
+    free(pending);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -372,11 +439,13 @@ int main(void)
         T(the_most_complete_numerics_is_told),
         T(the_quota_evicts_what_was_used_longest_ago_and_never_what_is_pinned),
         T(a_quota_full_of_pinned_records_refuses_and_changes_nothing),
+        T(what_would_have_made_room_in_vain_stays),
         T(a_restart_keeps_records_and_the_order_of_use),
         T(a_damaged_record_is_told_and_forgotten),
         T(a_damaged_store_is_moved_aside_and_an_empty_one_begun),
         T(what_is_not_finite_or_has_no_shape_is_refused_by_name),
         T(the_writer_answers_each_after_the_commit_and_the_bad_one_alone_fails),
+        T(one_put_that_finds_no_room_does_not_take_others_with_it),
     };
 #undef T
     return cmocka_run_group_tests_name("records", tests, NULL, NULL);

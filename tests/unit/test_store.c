@@ -306,6 +306,37 @@ static void a_cut_or_overwritten_file_is_refused_with_a_sentence(void **state)
     free(garbage);
 }
 
+/* The page of the overflow run that a key's entry names: behind the key, in every copy of the entry. */
+static unsigned char *page_of(char *file, size_t bytes, const char *key, size_t skip)
+{
+    char *at = file;
+    for (size_t i = 0; (at = memmem(at, bytes - (size_t)(at - file), key, strlen(key))); i++, at++)
+        if (i == skip)
+            return (unsigned char *)at + strlen(key);
+    return NULL;
+}
+
+static void a_page_with_two_owners_is_found(void **state)
+{
+    char path[ASSAY_PATH_MAX];
+    assay_auto(assay_free_ptr) char *file = NULL;
+    size_t bytes;
+    unsigned char *value = pattern(5000, 9), *to;
+    struct assay_store *store = open_store(*state, true);
+    struct assay_put puts[] = {{"a", "owner-1", 7, value, 5000}, {"a", "owner-2", 7, value, 5000}};
+    assert_int_equal(assay_store_put(store, puts, 2, NULL), ASSAY_OK);
+    assay_store_close(store);
+    assert_int_equal(assay_path_join(path, *state, "data.mdb", NULL), ASSAY_OK);
+    assert_int_equal(assay_file_read(path, 1 << 30, &file, &bytes, NULL), ASSAY_OK);
+    const unsigned char *from = page_of(file, bytes, "owner-1", 0);
+    assert_non_null(from);
+    for (size_t i = 0; (to = page_of(file, bytes, "owner-2", i)); i++)
+        memcpy(to, from, sizeof(uint64_t));
+    assert_int_equal(assay_file_write(path, file, bytes, NULL), ASSAY_OK);
+    expect_refused(*state, ASSAY_DATA_LOSS, "used twice");
+    free(value);
+}
+
 static void commits_that_a_power_loss_may_have_torn_are_not_trusted(void **state)
 {
     char path[ASSAY_PATH_MAX];
@@ -465,6 +496,7 @@ int main(void)
         T(a_visit_sees_the_keys_of_a_prefix_in_order),
         T(a_flipped_bit_is_found_and_the_value_dropped),
         T(a_cut_or_overwritten_file_is_refused_with_a_sentence),
+        T(a_page_with_two_owners_is_found),
         T(commits_that_a_power_loss_may_have_torn_are_not_trusted),
         T(a_killed_process_loses_no_commit),
         T(a_second_process_is_refused_by_pid),
