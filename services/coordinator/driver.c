@@ -168,11 +168,53 @@ static enum assay_status make_plan(struct assay_job *job, const char *corpus, si
     return status;
 }
 
+enum assay_status assay_driver_keep_summary(struct assay_job *job, size_t index,
+                                            const Assay__V1__ArtifactSummary *summary, struct assay_err *err)
+{
+    size_t bytes = assay__v1__artifact_summary__get_packed_size(summary);
+    assay_auto(assay_free_ptr) uint8_t *packed = malloc(ASSAY_MAX(bytes, 1));
+    Assay__V1__ArtifactSummary *copy = NULL;
+    if (packed) {
+        assay__v1__artifact_summary__pack(summary, packed);
+        copy = assay__v1__artifact_summary__unpack(NULL, bytes, packed);
+    }
+    if (!copy)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for an artifact's summary");
+    pthread_mutex_lock(&job->coordinator->lock);
+    Assay__V1__VariantResult *result = job->record->results[index];
+    if (result->artifact)
+        assay__v1__artifact_summary__free_unpacked(result->artifact, NULL);
+    result->artifact = copy;
+    pthread_mutex_unlock(&job->coordinator->lock);
+    return ASSAY_OK;
+}
+
+/* A variant that stands twice, such as the reference against itself, is made and run once. */
+static enum assay_status share_steps(struct assay_job *job, size_t index, struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    size_t first = job->plan.variants[index].same_as;
+    Assay__V1__VariantResult *result = job->record->results[index];
+    enum assay_status status = assay_driver_keep_summary(job, index, job->record->results[first]->artifact, err);
+    pthread_mutex_lock(&c->lock);
+    result->has_chunks_cached = true;
+    result->chunks_cached = job->plan.run_count;
+    assay_job_advance(job, index, job->phases[first].total, job->phases[first].total, job->phases[first].total);
+    assay_job_advance(job, job->runs[index].phase, job->plan.run_count, job->plan.run_count, job->plan.run_count);
+    assay_coordinator_changed(c);
+    pthread_mutex_unlock(&c->lock);
+    return status;
+}
+
 static enum assay_status run_steps(struct assay_job *job, const char *corpus, size_t corpus_bytes,
                                    struct assay_err *err)
 {
     enum assay_status status = make_plan(job, corpus, corpus_bytes, err);
     for (size_t i = 0; i < job->plan.variants_count && status == ASSAY_OK; i++) {
+        if (job->plan.variants[i].same_as != i) {
+            status = share_steps(job, i, err);
+            continue;
+        }
         status = assay_step_quantize(job, i, err);
         if (status == ASSAY_OK)
             status = assay_step_run(job, i, err);
@@ -191,7 +233,7 @@ static void note_rates(struct assay_job *job)
         const struct assay_job_run *run = &job->runs[i];
         const struct assay_variant_id *id = &job->plan.variants[i].id;
         uint64_t rate[2] = {run->compute_us, run->chunks_run};
-        uint64_t cached = job->record->results[i]->chunks_cached;
+        uint64_t cached = job->plan.variants[i].same_as == i ? job->record->results[i]->chunks_cached : 0;
         if (run->chunks_run) {
             const struct assay_put put = {"rates", id, sizeof *id, rate, sizeof rate};
             struct assay_err err = ASSAY_ERR_INIT;

@@ -25,6 +25,11 @@ struct assay_variant_message {
 void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
                                 struct assay_variant_message *ret);
 
+/* A heap copy of an artifact's summary into the record of variant `index`. Takes the lock. */
+enum assay_status assay_driver_keep_summary(struct assay_job *job, size_t index,
+                                            const Assay__V1__ArtifactSummary *summary,
+                                            struct assay_err *err) ASSAY_MUST_USE;
+
 /* Makes the artifact of variant `index`; its summary into the record. */
 enum assay_status assay_step_quantize(struct assay_job *job, size_t index, struct assay_err *err) ASSAY_MUST_USE;
 /* Asks the evaluator what it has of variant `index` and gives the rest to the scheduler; with a run there already,

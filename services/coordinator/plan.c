@@ -194,6 +194,8 @@ static enum assay_status plan_variants(const Assay__V1__SubmitJobRequest *reques
         char hex[ASSAY_DIGEST_HEX], name[sizeof ASSAY_ARTIFACTS_DIR + ASSAY_DIGEST_HEX];
         snprintf(name, sizeof name, "%s/%s", ASSAY_ARTIFACTS_DIR, assay_digest_hex(&variant->id.digest, hex));
         status = assay_path_join(variant->artifact_dir, data_dir, name, err);
+        while (!assay_digest_equal(&plan->variants[variant->same_as].id.digest, &variant->id.digest))
+            variant->same_as++;
     }
     return status;
 }

@@ -13,6 +13,7 @@ struct assay_plan_variant {
     char label[ASSAY_SPEC_TEXT_MAX];
     struct assay_variant_id id;
     char artifact_dir[ASSAY_PATH_MAX];
+    size_t same_as; /* the first variant of the plan with this id; its own index when it is the first */
 };
 
 struct assay_plan {

@@ -1,7 +1,5 @@
 #include "services/coordinator/driver.h"
 
-#include <stdlib.h>
-
 #include "common/base/log.h"
 #include "proto/variant.pb-c.h"
 
@@ -17,28 +15,6 @@ static void note_progress(struct assay_job *job, size_t index, const Assay__V1__
     assay_job_advance(job, index, done, cached ? total : 0, total);
     assay_coordinator_changed(c);
     pthread_mutex_unlock(&c->lock);
-}
-
-/* A heap copy of the summary into the record. */
-static enum assay_status keep_summary(struct assay_job *job, size_t index, const Assay__V1__ArtifactSummary *summary,
-                                      struct assay_err *err)
-{
-    size_t bytes = assay__v1__artifact_summary__get_packed_size(summary);
-    assay_auto(assay_free_ptr) uint8_t *packed = malloc(ASSAY_MAX(bytes, 1));
-    Assay__V1__ArtifactSummary *copy = NULL;
-    if (packed) {
-        assay__v1__artifact_summary__pack(summary, packed);
-        copy = assay__v1__artifact_summary__unpack(NULL, bytes, packed);
-    }
-    if (!copy)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for an artifact's summary");
-    pthread_mutex_lock(&job->coordinator->lock);
-    Assay__V1__VariantResult *result = job->record->results[index];
-    if (result->artifact)
-        assay__v1__artifact_summary__free_unpacked(result->artifact, NULL);
-    result->artifact = copy;
-    pthread_mutex_unlock(&job->coordinator->lock);
-    return ASSAY_OK;
 }
 
 /* Reads the stream to its end. */
@@ -62,7 +38,7 @@ static enum assay_status follow(struct assay_job *job, size_t index, struct assa
                        : assay_err_set(err, ASSAY_INTERNAL, "the quantizer ended without the artifact's summary");
         const Assay__V1__QuantizeReply *message = assay_reply_message(reply);
         if (message->summary) {
-            status = keep_summary(job, index, message->summary, err);
+            status = assay_driver_keep_summary(job, index, message->summary, err);
             summarized = true;
         }
         note_progress(job, index, message);

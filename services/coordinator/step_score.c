@@ -258,7 +258,8 @@ static enum assay_status reconcile_runs(struct assay_job *job, struct assay_err 
 {
     enum assay_status status = ASSAY_OK;
     for (size_t i = 0; i < job->plan.variants_count && status == ASSAY_OK; i++)
-        status = assay_step_run(job, i, err);
+        if (job->plan.variants[i].same_as == i)
+            status = assay_step_run(job, i, err);
     return status;
 }
 
