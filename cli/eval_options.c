@@ -11,6 +11,7 @@
 #include "cli/say.h"
 #include "common/base/exit_code.h"
 #include "common/base/paths.h"
+#include "common/corpus/chunks.h"
 
 #define NAME_BYTES_MAX 200
 #define OUT_MODE 0777
@@ -123,6 +124,9 @@ static enum assay_status check_values(struct assay_eval_options *options, const 
     if (options->coordinator && options->keep_stack)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
                              "--keep-stack is for a stack that this command starts, --coordinator names another");
+    if (!assay_protocol_find(options->protocol))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--protocol: found '%.100s', known: %s", options->protocol,
+                             assay_protocol_names());
     enum assay_status status = canonical("--reference", reference, options->reference, err);
     return status == ASSAY_OK ? assay_eval_variants_parse(variants, options->variants, &options->variants_count, err)
                               : status;

@@ -12,3 +12,4 @@ run up --cpus 0-
 run up --listen 'tcp://127.0.0.1:*'
 run down now
 ASSAY_CHUNKS=x run eval model --variants int8 --corpus text
+run eval model --variants int8 --corpus text --protocol mine
