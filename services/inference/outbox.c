@@ -95,20 +95,15 @@ void assay_batch_free(struct assay_batch *batch)
 
 /* --- sending --- */
 
-/* backoff_ms +/- 20 %. False when there is no time to try again. */
-static bool pause_before_retry(struct assay_outbox *outbox, int64_t backoff_ms)
+/* Attempts at one call. */
+struct attempts {
+    size_t made;
+    int64_t first_ms, backoff_ms;
+};
+
+static struct attempts attempts_begin(const struct assay_outbox *outbox)
 {
-    outbox->random ^= outbox->random << 13;
-    outbox->random ^= outbox->random >> 7;
-    outbox->random ^= outbox->random << 17;
-    int64_t until_us = assay_now_us() + backoff_ms * (800 + (int64_t)(outbox->random % 401));
-    struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
-    pthread_mutex_lock(&outbox->lock);
-    while (!outbox->hurried && assay_now_us() < until_us)
-        pthread_cond_timedwait(&outbox->changed, &outbox->lock, &until);
-    bool may_retry = !outbox->hurried;
-    pthread_mutex_unlock(&outbox->lock);
-    return may_retry;
+    return (struct attempts){.first_ms = assay_now_ms(), .backoff_ms = outbox->options.backoff_ms};
 }
 
 static bool is_passing(enum assay_status status)
@@ -116,25 +111,43 @@ static bool is_passing(enum assay_status status)
     return status == ASSAY_UNAVAILABLE || status == ASSAY_RESOURCE_EXHAUSTED || status == ASSAY_DEADLINE_EXCEEDED;
 }
 
+/* Waits for the next attempt, +/- 20 %. False when there is none: the failure will not pass, or time is up. */
+static bool may_retry(struct assay_outbox *outbox, struct attempts *attempts, enum assay_status status)
+{
+    attempts->made++;
+    if (!is_passing(status) || attempts->made == outbox->options.attempts_max ||
+        assay_now_ms() - attempts->first_ms >= outbox->options.retry_ms)
+        return false;
+    outbox->random ^= outbox->random << 13;
+    outbox->random ^= outbox->random >> 7;
+    outbox->random ^= outbox->random << 17;
+    int64_t until_us = assay_now_us() + attempts->backoff_ms * (800 + (int64_t)(outbox->random % 401));
+    attempts->backoff_ms = ASSAY_MIN(2 * attempts->backoff_ms, BACKOFF_MAX_MS);
+    struct timespec until = {.tv_sec = until_us / 1000000, .tv_nsec = until_us % 1000000 * 1000};
+    pthread_mutex_lock(&outbox->lock);
+    while (!outbox->hurried && assay_now_us() < until_us)
+        pthread_cond_timedwait(&outbox->changed, &outbox->lock, &until);
+    bool may = !outbox->hurried;
+    pthread_mutex_unlock(&outbox->lock);
+    return may;
+}
+
 /* Puts records[begin, end) of the batch, again and again while the failure may pass. */
 static enum assay_status put_group(struct assay_outbox *outbox, const struct assay_batch *batch, size_t begin,
                                    size_t end, struct assay_err *err)
 {
     const struct assay_worker_lease *lease = &batch->loan->lease;
-    int64_t backoff_ms = outbox->options.backoff_ms;
-    for (size_t attempt = 1;; attempt++) {
+    struct attempts attempts = attempts_begin(outbox);
+    enum assay_status status;
+    do {
         *err = (struct assay_err)ASSAY_ERR_INIT;
-        enum assay_status status =
-            assay_link_put(outbox->link, lease->evaluator, &lease->variant, batch->records + begin, end - begin,
-                           batch->memory, outbox->options.put_ms, err);
-        if (status == ASSAY_OK) {
-            atomic_fetch_add(&outbox->sent, end - begin);
-            return ASSAY_OK;
-        }
-        if (!is_passing(status) || attempt == outbox->options.attempts_max || !pause_before_retry(outbox, backoff_ms))
-            return assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempt);
-        backoff_ms = ASSAY_MIN(2 * backoff_ms, BACKOFF_MAX_MS);
-    }
+        status = assay_link_put(outbox->link, lease->evaluator, &lease->variant, batch->records + begin, end - begin,
+                                batch->memory, outbox->options.put_ms, err);
+    } while (status != ASSAY_OK && may_retry(outbox, &attempts, status));
+    if (status != ASSAY_OK)
+        return assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempts.made);
+    atomic_fetch_add(&outbox->sent, end - begin);
+    return ASSAY_OK;
 }
 
 /* Records from `begin` that go into one message. */
@@ -164,16 +177,14 @@ static size_t put_all(struct assay_outbox *outbox, const struct assay_batch *bat
 static enum assay_status complete(struct assay_outbox *outbox, const struct assay_worker_lease *lease,
                                   const struct assay_completion *completion, bool *ret_lost, struct assay_err *err)
 {
-    int64_t backoff_ms = outbox->options.backoff_ms;
-    for (size_t attempt = 1;; attempt++) {
+    struct attempts attempts = attempts_begin(outbox);
+    enum assay_status status;
+    do {
         *err = (struct assay_err)ASSAY_ERR_INIT;
-        enum assay_status status = assay_link_complete(outbox->link, lease->service_id, lease->lease_id, completion,
-                                                       outbox->options.complete_ms, ret_lost, err);
-        if (status == ASSAY_OK || !is_passing(status) || attempt == outbox->options.attempts_max ||
-            !pause_before_retry(outbox, backoff_ms))
-            return status;
-        backoff_ms = ASSAY_MIN(2 * backoff_ms, BACKOFF_MAX_MS);
-    }
+        status = assay_link_complete(outbox->link, lease->service_id, lease->lease_id, completion,
+                                     outbox->options.complete_ms, ret_lost, err);
+    } while (status != ASSAY_OK && may_retry(outbox, &attempts, status));
+    return status;
 }
 
 static void tell_coordinator(struct assay_outbox *outbox, const struct assay_batch *batch, size_t put,

@@ -36,6 +36,8 @@ struct assay_outbox_options {
     int64_t put_ms;      /* one attempt */
     int64_t complete_ms; /* one attempt */
     int64_t backoff_ms;  /* before the second attempt; doubles, up to 5 s */
+    int64_t retry_ms;    /* no attempt begins later than that after the first: an evaluator that has died comes back
+                            elsewhere */
     size_t attempts_max;
 };
 #define ASSAY_OUTBOX_OPTIONS_DEFAULT                                                                                   \

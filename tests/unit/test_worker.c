@@ -27,6 +27,7 @@ struct fixture {
     struct assay_link *link;
     struct assay_member *member;
     struct assay_worker *worker;
+    int64_t retry_ms;
     bool is_stopped;
 };
 
@@ -44,6 +45,7 @@ static int set_up_with(void **state, bool with_coordinator)
     struct assay_err err = ASSAY_ERR_INIT;
     for (size_t i = 0; i < ASSAY_COUNT(some_ids); i++)
         some_ids[i] = (int32_t)(i * 2654435761u % 4096);
+    fixture->retry_ms = 5000;
     strcpy(fixture->root, "/tmp/assay-worker-XXXXXX");
     if (!mkdtemp(fixture->root))
         return -1;
@@ -108,7 +110,8 @@ static void start_worker(struct fixture *fixture, const char *precision, size_t 
         .precision = precision,
         .batch_tokens = batch_tokens,
         .lease_wait_ms = lease_wait_ms,
-        .outbox = {.put_ms = 5000, .complete_ms = 5000, .backoff_ms = 5, .attempts_max = 4},
+        .outbox =
+            {.put_ms = 5000, .complete_ms = 5000, .backoff_ms = 5, .retry_ms = fixture->retry_ms, .attempts_max = 4},
     };
     Assay__V1__RegisterRequest registration = ASSAY__V1__REGISTER_REQUEST__INIT;
     must(assay_worker_new(&options, &fixture->worker, &err), &err);
@@ -345,6 +348,21 @@ static void a_put_that_keeps_failing_gives_the_lease_back(void **state)
     assert_true(counts.chunks_run == 3 && counts.records_sent == 0);
 }
 
+static void a_put_is_not_tried_again_after_its_time(void **state)
+{
+    struct fixture *fixture = *state;
+    struct fake_lease lease = make_lease(1, MODEL, 0, 3);
+    fixture->retry_ms = 0;
+    fixture->fakes->puts_to_fail = 1000;
+    fixture->fakes->put_failure = ASSAY_UNAVAILABLE;
+    fakes_add_lease(fixture->fakes, &lease);
+    start_worker(fixture, "fp32", 4096, 1000);
+    wait_until(fixture, has_failure, 0);
+    stop_worker(fixture);
+    assert_int_equal(fixture->fakes->puts, 1);
+    assert_int_equal(last_complete(fixture)->failure_status, ASSAY_UNAVAILABLE);
+}
+
 static void a_put_that_is_refused_is_not_tried_again(void **state)
 {
     struct fixture *fixture = *state;
@@ -542,6 +560,7 @@ int main(void)
         T(a_lost_lease_is_dropped_and_the_next_one_taken),
         T(a_put_that_may_pass_is_tried_again),
         T(a_put_that_keeps_failing_gives_the_lease_back),
+        T(a_put_is_not_tried_again_after_its_time),
         T(a_put_that_is_refused_is_not_tried_again),
         T(a_model_that_is_not_there_is_reported_by_name),
         T(an_id_beyond_the_vocabulary_is_reported),
