@@ -7,7 +7,10 @@ struct assay_arena {
     struct assay_arena_block *blocks;
 };
 
-#define ASSAY_ARENA_INIT {0}
+#define ASSAY_ARENA_INIT                                                                                               \
+    {                                                                                                                  \
+        0                                                                                                              \
+    }
 
 /* Zeroed memory, aligned to 64 bytes. NULL when out of memory. Valid until reset or release. */
 void *assay_arena_alloc(struct assay_arena *arena, size_t bytes);

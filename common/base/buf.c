@@ -68,6 +68,7 @@ const char *assay_buf_cstr(const struct assay_buf *buf)
 enum assay_status assay_buf_check(const struct assay_buf *buf, struct assay_err *err)
 {
     if (buf->failed)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while building a text of %zu bytes", buf->len);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while building a text of %zu bytes",
+                             buf->len);
     return ASSAY_OK;
 }

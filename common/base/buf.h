@@ -12,7 +12,10 @@ struct assay_buf {
     bool failed; /* an append ran out of memory; later appends do nothing */
 };
 
-#define ASSAY_BUF_INIT {0}
+#define ASSAY_BUF_INIT                                                                                                 \
+    {                                                                                                                  \
+        0                                                                                                              \
+    }
 
 void assay_buf_release(struct assay_buf *buf);
 void assay_buf_append(struct assay_buf *buf, const void *bytes, size_t len);

@@ -29,10 +29,11 @@ size_t assay_dtype_bytes(enum assay_dtype dtype);
 /* False for a name that is not in the map. */
 bool assay_dtype_parse(const char *name, enum assay_dtype *ret);
 
-float assay_f16_to_f32(uint16_t half);      /* exact, subnormals and NaN included */
-float assay_bf16_to_f32(uint16_t bfloat);   /* exact */
-uint16_t assay_f32_to_f16(float value);     /* round to nearest even; overflow to infinity */
-uint16_t assay_f32_to_bf16(float value);    /* round to nearest even; NaN stays NaN */
+float assay_f16_to_f32(uint16_t half);    /* exact, subnormals and NaN included */
+float assay_bf16_to_f32(uint16_t bfloat); /* exact */
+uint16_t assay_f32_to_f16(float value);   /* round to nearest even; overflow to infinity */
+uint16_t assay_f32_to_bf16(float value);  /* round to nearest even; NaN stays NaN */
 
-/* n elements of an F32, F16 or BF16 array to f32, exactly. False for another dtype. No alignment is assumed of `src`. */
+/* n elements of an F32, F16 or BF16 array to f32, exactly. False for another dtype. No alignment is assumed of `src`.
+ */
 bool assay_dtype_to_f32(enum assay_dtype dtype, const void *src, size_t n, float *dst);

@@ -18,5 +18,6 @@ enum assay_exit {
 };
 
 /* The code of a program that ends because of `status` (usage errors are answered where arguments are parsed):
- * INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, UNIMPLEMENTED, DATA_LOSS, FAILED_PRECONDITION, ALREADY_EXISTS = bad input. */
+ * INVALID_ARGUMENT, NOT_FOUND, OUT_OF_RANGE, UNIMPLEMENTED, DATA_LOSS, FAILED_PRECONDITION, ALREADY_EXISTS = bad input.
+ */
 int assay_exit_code(enum assay_status status);

@@ -67,7 +67,8 @@ static enum assay_status read_all(int fd, const char *path, size_t bytes_max, ch
         len += (size_t)got;
         if (len > bytes_max) {
             free(data);
-            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s has more than the %zu bytes allowed", path, bytes_max);
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s has more than the %zu bytes allowed", path,
+                                 bytes_max);
         }
         if (len == capacity) {
             char *grown = realloc(data, capacity * 2 + 1);

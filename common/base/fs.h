@@ -21,7 +21,8 @@ enum assay_status assay_file_read(const char *path, size_t bytes_max, char **ret
                                   struct assay_err *err) ASSAY_MUST_USE;
 
 /* Writes beside the target, syncs, renames: readers see the old file or the whole new one. */
-enum assay_status assay_file_write(const char *path, const void *bytes, size_t len, struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_file_write(const char *path, const void *bytes, size_t len,
+                                   struct assay_err *err) ASSAY_MUST_USE;
 
 /* fsync of a file or directory by path. */
 enum assay_status assay_fsync_path(const char *path, struct assay_err *err) ASSAY_MUST_USE;

@@ -5,7 +5,8 @@
 #define ASSAY_SAFETENSORS_HEADER_BYTES_MAX (100u * 1000 * 1000)
 /* Nesting of any JSON we read. A checkpoint's files need 4; cJSON recurses, so depth is stack. */
 #define ASSAY_JSON_DEPTH_MAX 64
-/* Values in one JSON text: a header of ASSAY_MODEL_TENSORS_MAX tensors has about 12 million; each costs 64 bytes and its text. */
+/* Values in one JSON text: a header of ASSAY_MODEL_TENSORS_MAX tensors has about 12 million; each costs 64 bytes and
+ * its text. */
 #define ASSAY_JSON_VALUES_MAX (1u << 24)
 /* config.json, manifests, index files: the largest known (a 1,000-shard index) is below 1 MB. */
 #define ASSAY_JSON_FILE_BYTES_MAX (64u * 1024 * 1024)

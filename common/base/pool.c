@@ -93,7 +93,8 @@ static enum assay_status start_helpers(struct assay_pool *pool, const cpu_set_t 
     for (size_t i = 0; i + 1 < pool->threads; i++) {
         struct helper_start *start = malloc(sizeof *start);
         if (!start)
-            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a pool of %zu threads", pool->threads);
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a pool of %zu threads",
+                                 pool->threads);
         *start = (struct helper_start){pool, i + 1};
         int failed = pthread_create(&pool->helpers[i], NULL, helper_main, start);
         if (failed) {
@@ -113,8 +114,8 @@ static enum assay_status start_helpers(struct assay_pool *pool, const cpu_set_t 
 enum assay_status assay_pool_new(size_t threads, const char *cpus, struct assay_pool **ret, struct assay_err *err)
 {
     if (threads < 1 || threads > ASSAY_POOL_THREADS_MAX)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a pool has 1 to %d threads, found %zu", ASSAY_POOL_THREADS_MAX,
-                             threads);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a pool has 1 to %d threads, found %zu",
+                             ASSAY_POOL_THREADS_MAX, threads);
     cpu_set_t set;
     if (cpus) {
         enum assay_status status = parse_cpus(cpus, &set, err);

@@ -8,8 +8,8 @@ struct assay_pool;
 /* Called once for each index in [0, count), from any of the pool's threads. `thread` < assay_pool_threads(). */
 typedef void (*assay_pool_fn)(void *arg, size_t index, size_t thread);
 
-/* threads >= 1 counts the caller of assay_pool_run, which works too. `cpus` is a list as "0-3,8", or NULL for no pinning
- * (the caller's own thread is not pinned). INVALID_ARGUMENT for a bad list or an impossible count. */
+/* threads >= 1 counts the caller of assay_pool_run, which works too. `cpus` is a list as "0-3,8", or NULL for no
+ * pinning (the caller's own thread is not pinned). INVALID_ARGUMENT for a bad list or an impossible count. */
 enum assay_status assay_pool_new(size_t threads, const char *cpus, struct assay_pool **ret,
                                  struct assay_err *err) ASSAY_MUST_USE;
 void assay_pool_free(struct assay_pool *pool); /* NULL is fine; no run may be under way */

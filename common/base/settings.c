@@ -18,8 +18,8 @@ static enum assay_status store_number(const struct assay_setting *setting, const
     long long integer = whole ? strtoll(value, &end, 10) : 0;
     double number = whole ? (double)integer : strtod(value, &end);
     if (end == value || *end != '\0' || errno != 0 || !(number >= setting->min && number <= setting->max))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: found '%s', wanted %s from %.15g to %.15g", origin, value,
-                             whole ? "a whole number" : "a number", setting->min, setting->max);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: found '%s', wanted %s from %.15g to %.15g", origin,
+                             value, whole ? "a whole number" : "a number", setting->min, setting->max);
     if (whole)
         *(int64_t *)setting->target = integer;
     else

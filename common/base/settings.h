@@ -9,8 +9,8 @@ enum assay_setting_type { ASSAY_SETTING_STRING, ASSAY_SETTING_INT, ASSAY_SETTING
 struct assay_setting {
     const char *name; /* flag --name; environment ASSAY_NAME with '-' as '_', upper case */
     enum assay_setting_type type;
-    void *target; /* const char **, int64_t *, double * or bool *; holds the default before parsing */
-    double min, max; /* range of INT and DOUBLE, inclusive */
+    void *target;         /* const char **, int64_t *, double * or bool *; holds the default before parsing */
+    double min, max;      /* range of INT and DOUBLE, inclusive */
     const char *argument; /* name of the value in the help, NULL for FLAG */
     const char *help;
     bool required;
@@ -26,7 +26,7 @@ struct assay_command {
     const char *summary; /* one line for the help */
     const struct assay_setting *settings;
     size_t settings_count;
-    const char **positional;     /* filled in order; NULL where fewer were given */
+    const char **positional; /* filled in order; NULL where fewer were given */
     size_t positional_min, positional_max;
 };
 

@@ -40,7 +40,13 @@ struct assay_err {
     char text[512];
 };
 
-#define ASSAY_ERR_INIT {ASSAY_OK, {0}}
+#define ASSAY_ERR_INIT                                                                                                 \
+    {                                                                                                                  \
+        ASSAY_OK,                                                                                                      \
+        {                                                                                                              \
+            0                                                                                                          \
+        }                                                                                                              \
+    }
 
 /* Sets *err (which may be NULL) and returns `status`, so that `return assay_err_set(err, ...)` reads well. */
 enum assay_status assay_err_set(struct assay_err *err, enum assay_status status, const char *format, ...)
