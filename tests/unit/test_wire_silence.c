@@ -10,6 +10,14 @@
 #include "common/base/clock.h"
 #include "common/wire/limits.h"
 
+/* ThreadSanitizer by default ends a child that starts threads when its parent had some. The children here do, and share
+ * none. */
+const char *__tsan_default_options(void);
+const char *__tsan_default_options(void)
+{
+    return "die_after_fork=0";
+}
+
 /* A process that calls LEASE_HOLD without a deadline, and never ends by itself. */
 static pid_t start_caller(const char *endpoint)
 {
@@ -138,7 +146,9 @@ static void calls_while_the_server_is_stopped_or_dead_end_unavailable(void **sta
         int64_t before_ms = assay_now_ms();
         assert_int_equal(wire_lease(&wire, LEASE_ECHO, 1, NULL, &reply, &err), ASSAY_UNAVAILABLE);
         int64_t took_ms = assay_now_ms() - before_ms;
-        assert_true(took_ms >= 3500 && took_ms < ASSAY_WIRE_SERVER_SILENT_MS + 2500);
+        /* A killed server's connection may close on the request, which ends the call at once. */
+        assert_true(round == 1 || took_ms >= 3500);
+        assert_true(took_ms < ASSAY_WIRE_SERVER_SILENT_MS + 2500);
         kill(pid, SIGKILL);
         waitpid(pid, NULL, 0);
         stop_here(&wire);
