@@ -169,7 +169,7 @@ static void a_call_under_way_ends_at_once_when_the_server_is_killed(void **state
     kill(server, SIGKILL);
     waitpid(server, NULL, 0);
     assert_int_equal(waitpid(caller, &status, 0), caller);
-    assert_true(assay_now_ms() - before_ms < 1000);
+    assert_true(assay_now_ms() - before_ms < 3000); /* without the closed connection it would be 5 s of silence */
     assert_true(WIFEXITED(status));
     assert_int_equal(WEXITSTATUS(status), 14);
     remove_directory(&wire);
