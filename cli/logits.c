@@ -109,8 +109,8 @@ static enum assay_status run(const char *dir, const char *ids_path, const char *
     const struct assay_sequence sequence = {.ids = ids, .tokens = tokens, .begin = 0, .end = tokens, .hidden = hidden};
     status = assay_model_forward(engine.model, engine.pool, &sequence, 1, NULL, err);
     if (status != ASSAY_OK)
-        return assay_err_prefix(err, "%s with %s", dir, ids_path);
-    return write_result(&engine, hidden, tokens, output, err);
+        assay_err_prefix(err, "%s with %s", dir, ids_path);
+    return status == ASSAY_OK ? write_result(&engine, hidden, tokens, output, err) : status;
 }
 
 int assay_command_logits(int argc, char **argv)

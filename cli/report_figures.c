@@ -184,7 +184,7 @@ char *assay_signature(const struct assay_report *report, const char *metric, uin
 
 const char *assay_criterion_relation(const Assay__V1__CriterionResult *criterion)
 {
-    return criterion->name && strstr(criterion->name, "cosine") ? ">" : "<";
+    return criterion->wants_above ? ">" : "<";
 }
 
 const char *assay_result_label(const Assay__V1__VariantResult *result)

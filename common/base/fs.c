@@ -38,8 +38,9 @@ enum assay_status assay_mkdirs(const char *path, unsigned mode, struct assay_err
         char saved = partial[i];
         partial[i] = '\0';
         struct stat st;
-        if (mkdir(partial, mode) != 0 && (stat(partial, &st) != 0 || !S_ISDIR(st.st_mode)))
-            return assay_err_errno(err, errno, "cannot make directory %s", partial);
+        int failed = mkdir(partial, mode) == 0 ? 0 : errno;
+        if (failed && (stat(partial, &st) != 0 || !S_ISDIR(st.st_mode)))
+            return assay_err_errno(err, failed, "cannot make directory %s", partial);
         partial[i] = saved;
     }
     return ASSAY_OK;

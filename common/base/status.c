@@ -30,10 +30,10 @@ enum assay_status assay_err_set(struct assay_err *err, enum assay_status status,
     return status;
 }
 
-enum assay_status assay_err_prefix(struct assay_err *err, const char *format, ...)
+void assay_err_prefix(struct assay_err *err, const char *format, ...)
 {
     if (!err)
-        return ASSAY_UNKNOWN;
+        return;
     char prefix[256], whole[sizeof err->text];
     va_list args;
     va_start(args, format);
@@ -43,7 +43,6 @@ enum assay_status assay_err_prefix(struct assay_err *err, const char *format, ..
     strncpy(whole + used, err->text, sizeof whole - used - 1);
     whole[sizeof whole - 1] = '\0';
     memcpy(err->text, whole, sizeof whole);
-    return err->status;
 }
 
 static enum assay_status status_of_errno(int errnum)

@@ -52,8 +52,8 @@ struct assay_err {
 enum assay_status assay_err_set(struct assay_err *err, enum assay_status status, const char *format, ...)
     ASSAY_PRINTF(3, 4);
 
-/* Puts "prefix: " before the sentence that is there. Keeps and returns the status. */
-enum assay_status assay_err_prefix(struct assay_err *err, const char *format, ...) ASSAY_PRINTF(2, 3);
+/* Puts "prefix: " before the sentence that is there; keeps the status. err may be NULL. */
+void assay_err_prefix(struct assay_err *err, const char *format, ...) ASSAY_PRINTF(2, 3);
 
 /* assay_err_set with ": " and strerror(errnum) behind; the status follows from errnum. */
 enum assay_status assay_err_errno(struct assay_err *err, int errnum, const char *format, ...) ASSAY_PRINTF(3, 4);

@@ -76,5 +76,7 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
             return status;
     }
     status = assay_panels_pack(pool, tensor->dtype, tensor->data, scales, n, k, ret, err);
-    return status == ASSAY_OK ? ASSAY_OK : assay_err_prefix(err, "%s: %s", assay_checkpoint_dir(checkpoint), full);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "%s: %s", assay_checkpoint_dir(checkpoint), full);
+    return status;
 }

@@ -123,10 +123,10 @@ static enum assay_status plan_chunks(const Assay__V1__SubmitJobRequest *request,
     plan->tokenizer_digest = assay_tokenizer_digest(tokenizer);
     status = assay_chunks_cut(plan->protocol, tokenizer, corpus, corpus_bytes, request->chunks_max, &plan->chunks, err);
     assay_tokenizer_close(tokenizer);
+    if (status == ASSAY_OUT_OF_RANGE && request->corpus_name)
+        assay_err_prefix(err, "corpus %.150s", request->corpus_name);
     if (status != ASSAY_OK)
-        return status == ASSAY_OUT_OF_RANGE && request->corpus_name
-                   ? assay_err_prefix(err, "corpus %.150s", request->corpus_name)
-                   : status;
+        return status;
     if (plan->chunks.count > ASSAY_JOB_CHUNKS_MAX)
         return assay_err_set(err, ASSAY_OUT_OF_RANGE, "the corpus gives %zu chunks, a job has at most %u",
                              plan->chunks.count, ASSAY_JOB_CHUNKS_MAX);

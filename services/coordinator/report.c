@@ -67,6 +67,8 @@ static bool add_criterion(Assay__V1__VariantResult *result, const char *name, st
     assay_job_set_string(&criterion->name, name);
     criterion->has_threshold = criterion->has_verdict = true;
     criterion->threshold = threshold;
+    criterion->has_wants_above = true;
+    criterion->wants_above = !below;
     criterion->verdict = judge(&figure, threshold, below);
     if (figure.missing) {
         assay_job_set_string(&criterion->missing, figure.missing);

@@ -111,7 +111,9 @@ static enum assay_status need_head(struct score_job *job, uint32_t source, struc
     if (job->heads[source])
         return ASSAY_OK;
     enum assay_status status = assay_heads_get(job->deps->heads, side->artifact_dir, &job->heads[source], err);
-    return status == ASSAY_OK ? status : assay_err_prefix(err, "the head of %.80s", side->label);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "the head of %.80s", side->label);
+    return status;
 }
 
 /* A record of the wrong shape was made by a worker that is wrong; another one may do better. */

@@ -82,8 +82,10 @@ static enum assay_status parse(int argc, char **argv, struct settings *settings,
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--device: found '%s', wanted cpu", settings->device);
     struct assay_spec spec;
     status = assay_spec_parse(settings->precision, &spec, err);
-    if (status != ASSAY_OK)
-        return assay_err_prefix(err, "--precision");
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "--precision");
+        return status;
+    }
     if (strcmp(assay_scheme_name(spec.scheme), settings->precision) != 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--precision: found '%s', wanted a scheme without parameters",
                              settings->precision);

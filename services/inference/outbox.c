@@ -144,8 +144,10 @@ static enum assay_status put_group(struct assay_outbox *outbox, const struct ass
         status = assay_link_put(outbox->link, lease->evaluator, &lease->variant, batch->records + begin, end - begin,
                                 batch->memory, outbox->options.put_ms, err);
     } while (status != ASSAY_OK && may_retry(outbox, &attempts, status));
-    if (status != ASSAY_OK)
-        return assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempts.made);
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempts.made);
+        return status;
+    }
     atomic_fetch_add(&outbox->sent, end - begin);
     return ASSAY_OK;
 }

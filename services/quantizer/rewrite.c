@@ -115,7 +115,7 @@ static enum assay_status plan_weight(struct assay_making *making, const struct a
     enum assay_status status =
         method->plan(&making->job->spec, tensor->shape[0], tensor->shape[1], weight->parts, &weight->parts_count, err);
     if (status != ASSAY_OK)
-        return assay_err_prefix(err, "tensor %s", tensor->name);
+        assay_err_prefix(err, "tensor %s", tensor->name);
     plan->quantized_count++;
     for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++)
         status = declare_part(making, plan, weight, &weight->parts[i], err);
