@@ -13,6 +13,17 @@ static const struct assay_protocol protocols[] = {
         .bos_each_chunk = true,
         .average = ASSAY_AVERAGE_TOKENS,
     },
+    {
+        /* The text tokenized once with what the tokenizer adds, so BOS stands before the first chunk alone. Chunks are
+         * equally long: the mean of chunk means is the mean of tokens. */
+        .name = "gptq-2048",
+        .window = 2048,
+        .score_begin = 0,
+        .score_end = 2047,
+        .tokens_min = 2048,
+        .bos_each_chunk = false,
+        .average = ASSAY_AVERAGE_TOKENS,
+    },
 };
 
 const struct assay_protocol *assay_protocol_find(const char *name)
@@ -26,7 +37,7 @@ const struct assay_protocol *assay_protocol_find(const char *name)
 
 const char *assay_protocol_names(void)
 {
-    return "llamacpp-512";
+    return "llamacpp-512, gptq-2048";
 }
 
 _Static_assert(__BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__, "ids are digested as they lie in memory");
@@ -87,7 +98,7 @@ static enum assay_status cut(const struct assay_protocol *protocol, const struct
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu chunks", count);
     for (size_t i = 0; i < count; i++) {
         int32_t *first = *ids + i * protocol->window;
-        if (protocol->bos_each_chunk && frame->prefix)
+        if (protocol->bos_each_chunk && frame->prefix > 0)
             *first = frame->bos;
         at[i].ids = first;
         at[i].tokens = (uint32_t)protocol->window;

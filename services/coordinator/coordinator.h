@@ -30,6 +30,7 @@ struct assay_coordinator {
     struct assay_scheduler *scheduler;
     struct assay_job *jobs; /* newest first */
     size_t jobs_running;
+    size_t plans; /* PlanJob calls in the making */
     bool stopping;
     bool wake_posted;
 

@@ -30,6 +30,15 @@ enum assay_status assay_driver_keep_summary(struct assay_job *job, size_t index,
                                             const Assay__V1__ArtifactSummary *summary,
                                             struct assay_err *err) ASSAY_MUST_USE;
 
+/* Which records of a variant the evaluator has: of the most complete set of one numerics id. */
+struct assay_have {
+    uint8_t *bits; /* one byte a key of the plan */
+    char numerics[64];
+};
+enum assay_status assay_have_ask(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
+                                 struct assay_have *ret, struct assay_err *err) ASSAY_MUST_USE;
+void assay_have_release(struct assay_have *have);
+
 /* Makes the artifact of variant `index`; its summary into the record. */
 enum assay_status assay_step_quantize(struct assay_job *job, size_t index, struct assay_err *err) ASSAY_MUST_USE;
 /* Asks the evaluator what it has of variant `index` and gives the rest to the scheduler; with a run there already,

@@ -131,6 +131,10 @@ static void stop(struct assay_coordinator *c)
     for (struct assay_job *job = c->jobs; job; job = job->next)
         if (job->thread_started)
             pthread_join(job->thread, NULL);
+    pthread_mutex_lock(&c->lock);
+    while (c->plans)
+        pthread_cond_wait(&c->changed, &c->lock);
+    pthread_mutex_unlock(&c->lock);
     if (c->loop)
         assay_loop_stop_join(c->loop);
     assay_server_free(c->server);

@@ -194,8 +194,8 @@ const assay_method_fn assay_serve_coordinator_methods[] = {register_service,    
                                                            list_services,          assay_serve_watch_demand,
                                                            assay_serve_submit_job, assay_serve_watch_events,
                                                            assay_serve_get_job,    assay_serve_list_jobs,
-                                                           assay_serve_cancel_job};
-_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 9, "one handler for each method of control.proto");
+                                                           assay_serve_cancel_job, assay_serve_plan_job};
+_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 10, "one handler for each method of control.proto");
 
 enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err)
 {

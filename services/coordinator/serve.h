@@ -43,6 +43,11 @@ void assay_serve_submit_job(struct assay_call *call, void *service);
 void assay_serve_get_job(struct assay_call *call, void *service);
 void assay_serve_list_jobs(struct assay_call *call, void *service);
 void assay_serve_cancel_job(struct assay_call *call, void *service);
+/* What SubmitJob and PlanJob check before anything is started; the corpus into *ret_corpus. */
+enum assay_status assay_serve_check_submit(struct assay_call *call, const struct assay_coordinator *coordinator,
+                                           struct assay_bytes *ret_corpus, struct assay_err *err) ASSAY_MUST_USE;
+/* serve_plan.c */
+void assay_serve_plan_job(struct assay_call *call, void *service);
 /* Locked. NULL after answering the call with what is wrong with the id. */
 struct assay_job *assay_serve_find_job(struct assay_coordinator *coordinator, ProtobufCBinaryData id,
                                        struct assay_err *err);

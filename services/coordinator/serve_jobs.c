@@ -37,8 +37,8 @@ static enum assay_status check_model_dir(const struct assay_coordinator *c, cons
                                   dir);
 }
 
-static enum assay_status check_submit(struct assay_call *call, const struct assay_coordinator *c,
-                                      struct assay_bytes *ret_corpus, struct assay_err *err)
+enum assay_status assay_serve_check_submit(struct assay_call *call, const struct assay_coordinator *c,
+                                           struct assay_bytes *ret_corpus, struct assay_err *err)
 {
     const Assay__V1__SubmitJobRequest *request = assay_call_request(call);
     enum assay_status status = assay_plan_check(request, err);
@@ -77,7 +77,7 @@ void assay_serve_submit_job(struct assay_call *call, void *service)
     struct assay_coordinator *c = service;
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_bytes text = {0};
-    enum assay_status status = check_submit(call, c, &text, &err);
+    enum assay_status status = assay_serve_check_submit(call, c, &text, &err);
     char *corpus = NULL;
     struct assay_job *job = NULL;
     if (status == ASSAY_OK) {

@@ -12,13 +12,8 @@ enum { METHOD_HAVE = 1, METHOD_SCORE = 0 };
 /* Keys in one Have call: 640 kB. */
 #define HAVE_KEYS_MAX 20000
 
-struct have {
-    uint8_t *bits; /* one byte a key of the plan */
-    char numerics[64];
-};
-
 static enum assay_status take_have(const Assay__V1__HaveRecordsReply *reply, size_t first, size_t count,
-                                   struct have *have, struct assay_err *err)
+                                   struct assay_have *have, struct assay_err *err)
 {
     if (reply->have.len != count)
         return assay_err_set(err, ASSAY_INTERNAL, "the evaluator answered for %zu of %zu chunks", reply->have.len,
@@ -32,9 +27,14 @@ static enum assay_status take_have(const Assay__V1__HaveRecordsReply *reply, siz
     return ASSAY_OK;
 }
 
-/* Which records of a variant the evaluator has. */
+void assay_have_release(struct assay_have *have)
+{
+    free(have->bits);
+    *have = (struct assay_have){0};
+}
+
 static enum assay_status ask_have(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
-                                  struct have *have, struct assay_err *err)
+                                  struct assay_have *have, struct assay_err *err)
 {
     enum { DEADLINE_MS = 30000 };
     assay_auto(assay_free_ptr) ProtobufCBinaryData *keys = malloc(HAVE_KEYS_MAX * sizeof *keys);
@@ -62,6 +62,20 @@ static enum assay_status ask_have(struct assay_client *evaluator, const struct a
     return status;
 }
 
+enum assay_status assay_have_ask(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
+                                 struct assay_have *ret, struct assay_err *err)
+{
+    struct assay_have have = {.bits = calloc(plan->run_count, 1)};
+    if (!have.bits)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu chunks", plan->run_count);
+    enum assay_status status = ask_have(evaluator, plan, index, &have, err);
+    if (status == ASSAY_OK)
+        *ret = have;
+    else
+        assay_have_release(&have);
+    return status;
+}
+
 /* Locked: the run's counts into its phase. */
 static void note_run(struct assay_job *job, size_t index)
 {
@@ -71,7 +85,8 @@ static void note_run(struct assay_job *job, size_t index)
     assay_coordinator_changed(job->coordinator);
 }
 
-static enum assay_status add_run(struct assay_job *job, size_t index, const struct have *have, struct assay_err *err)
+static enum assay_status add_run(struct assay_job *job, size_t index, const struct assay_have *have,
+                                 struct assay_err *err)
 {
     struct assay_coordinator *c = job->coordinator;
     const struct assay_plan_variant *variant = &job->plan.variants[index];
@@ -99,20 +114,16 @@ static enum assay_status run_once(struct assay_job *job, size_t index, struct as
 {
     char endpoint[256];
     struct assay_client *evaluator = NULL;
-    struct have have = {.bits = calloc(job->plan.run_count, 1)};
-    enum assay_status status = ASSAY_OK;
-    if (!have.bits)
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu chunks", job->plan.run_count);
-    if (status == ASSAY_OK)
-        status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
+    struct assay_have have = {0};
+    enum assay_status status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
     if (status == ASSAY_OK)
         status = assay_client_new(job->coordinator->loop, endpoint, &evaluator, err);
     if (status == ASSAY_OK)
-        status = ask_have(evaluator, &job->plan, index, &have, err);
+        status = assay_have_ask(evaluator, &job->plan, index, &have, err);
     if (status == ASSAY_OK)
         status = add_run(job, index, &have, err);
     assay_client_free(evaluator);
-    free(have.bits);
+    assay_have_release(&have);
     return status;
 }
 

@@ -41,18 +41,24 @@ static int32_t word_id(size_t i)
     return 3 + (int32_t)(i % 3);
 }
 
-static enum assay_status cut(const char *single, size_t words, size_t chunks_max, struct assay_chunks *ret,
-                             struct assay_err *err)
+static enum assay_status cut_by(const char *protocol, const char *single, size_t words, size_t chunks_max,
+                                struct assay_chunks *ret, struct assay_err *err)
 {
     struct assay_tokenizer *tokenizer = tokenizer_with(single);
     struct assay_buf text = ASSAY_BUF_INIT;
     for (size_t i = 0; i < words; i++)
         assay_buf_printf(&text, "%c ", 'a' + (int)(i % 3));
-    enum assay_status status = assay_chunks_cut(assay_protocol_find("llamacpp-512"), tokenizer, assay_buf_cstr(&text),
+    enum assay_status status = assay_chunks_cut(assay_protocol_find(protocol), tokenizer, assay_buf_cstr(&text),
                                                 text.len, chunks_max, ret, err);
     assay_buf_release(&text);
     assay_tokenizer_close(tokenizer);
     return status;
+}
+
+static enum assay_status cut(const char *single, size_t words, size_t chunks_max, struct assay_chunks *ret,
+                             struct assay_err *err)
+{
+    return cut_by("llamacpp-512", single, words, chunks_max, ret, err);
 }
 
 static void chunks_lie_end_to_end_and_a_rest_is_left_out(void **state)
@@ -103,6 +109,27 @@ static void an_eos_that_is_added_alone_is_not_counted(void **state)
     assay_chunks_release(&chunks);
 }
 
+static void gptq_has_bos_before_the_first_chunk_alone_and_scores_all_but_one_position(void **state)
+{
+    (void)state;
+    enum { LONG = 2048 };
+    struct assay_chunks chunks = {0};
+    assert_int_equal(cut_by("gptq-2048", BOS "," TEXT, 2 * LONG + 5, 0, &chunks, NULL), ASSAY_OK);
+    assert_int_equal(chunks.count, 2);
+    assert_int_equal(chunks.at[0].ids[0], 1);
+    assert_int_equal(chunks.at[0].ids[1], word_id(0));
+    assert_int_equal(chunks.at[1].ids[0], word_id(LONG - 1));
+    for (size_t i = 0; i < chunks.count; i++) {
+        assert_int_equal(chunks.at[i].tokens, LONG);
+        assert_int_equal(chunks.at[i].score_begin, 0);
+        assert_int_equal(chunks.at[i].score_end, LONG - 1);
+    }
+    assay_chunks_release(&chunks);
+    struct assay_err err = ASSAY_ERR_INIT;
+    assert_int_equal(cut_by("gptq-2048", TEXT, LONG - 1, 0, &chunks, &err), ASSAY_OUT_OF_RANGE);
+    assert_non_null(strstr(err.text, "2048"));
+}
+
 static void a_text_below_the_protocols_least_is_out_of_range(void **state)
 {
     (void)state;
@@ -151,9 +178,11 @@ static void protocols_are_found_by_name(void **state)
 {
     (void)state;
     assert_null(assay_protocol_find("llamacpp-513"));
-    const struct assay_protocol *protocol = assay_protocol_find("llamacpp-512");
-    assert_non_null(protocol);
-    assert_non_null(strstr(assay_protocol_names(), protocol->name));
+    static const char *const names[] = {"llamacpp-512", "gptq-2048"};
+    for (size_t i = 0; i < ASSAY_COUNT(names); i++) {
+        assert_non_null(assay_protocol_find(names[i]));
+        assert_non_null(strstr(assay_protocol_names(), names[i]));
+    }
 }
 
 static void wikitext_has_as_many_tokens_as_the_recorded_evaluation(void **state)
@@ -185,6 +214,7 @@ int main(void)
         cmocka_unit_test(chunks_lie_end_to_end_and_a_rest_is_left_out),
         cmocka_unit_test(bos_stands_first_in_the_text_and_replaces_the_first_token_of_each_chunk),
         cmocka_unit_test(an_eos_that_is_added_alone_is_not_counted),
+        cmocka_unit_test(gptq_has_bos_before_the_first_chunk_alone_and_scores_all_but_one_position),
         cmocka_unit_test(a_text_below_the_protocols_least_is_out_of_range),
         cmocka_unit_test(chunks_max_keeps_the_first_ones),
         cmocka_unit_test(keys_cover_tokenizer_ids_and_scored_range),
