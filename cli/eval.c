@@ -5,6 +5,7 @@
 
 #include "cli/commands.h"
 #include "cli/eval_job.h"
+#include "cli/eval_plan.h"
 #include "cli/grid.h"
 #include "cli/interrupt.h"
 #include "cli/report.h"
@@ -219,6 +220,48 @@ static int run_job(struct eval *eval)
     return code;
 }
 
+/* The machine's speed at the shapes of the model. */
+static enum assay_status measure(const char *model_dir, size_t window_tokens, struct assay_speed *ret,
+                                 struct assay_err *err)
+{
+    struct assay_checkpoint *checkpoint = NULL;
+    struct assay_pool *pool = NULL;
+    struct assay_model_config config;
+    enum assay_status status = assay_checkpoint_open(model_dir, &checkpoint, err);
+    if (status == ASSAY_OK)
+        status = assay_model_config_read(assay_checkpoint_config(checkpoint), model_dir, &config, err);
+    if (status == ASSAY_OK)
+        status = assay_pool_new(assay_cpu_count(), NULL, &pool, err);
+    if (status == ASSAY_OK)
+        status = assay_speed_measure(&config, window_tokens, pool, ret, err);
+    assay_pool_free(pool);
+    assay_checkpoint_close(checkpoint);
+    return status;
+}
+
+static int plan_job(struct eval *eval)
+{
+    struct assay_eval_job job = {.remote = &eval->remote, .stack = eval->stack, .display = &eval->display};
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_reply *reply = NULL;
+    struct assay_speed speed;
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    enum assay_status status = assay_eval_job_plan(&job, eval->options, &reply, &err);
+    if (status == ASSAY_OK) {
+        const Assay__V1__JobPlan *plan = assay_reply_message(reply);
+        status = measure(eval->options->model_dir, (size_t)plan->window_tokens, &speed, &err);
+        if (status == ASSAY_OK)
+            assay_plan_print(plan, &speed, eval->options->json, &text);
+    }
+    if (status == ASSAY_OK)
+        status = assay_buf_check(&text, &err);
+    if (status == ASSAY_OK && (fwrite(text.data, 1, text.len, stdout) != text.len || fflush(stdout) != 0))
+        status = assay_err_set(&err, ASSAY_RESOURCE_EXHAUSTED, "cannot write the plan to stdout");
+    assay_reply_free(reply);
+    assay_eval_job_release(&job);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_failure("eval", &err);
+}
+
 int assay_command_eval(int argc, char **argv)
 {
     struct assay_eval_options *options = calloc(1, sizeof *options);
@@ -229,7 +272,7 @@ int assay_command_eval(int argc, char **argv)
         assay_interrupt_prepare();
         assay_display_init(&eval.display);
         if (connect_stack(&eval, &err) == ASSAY_OK)
-            code = run_job(&eval);
+            code = options->dry_run ? plan_job(&eval) : run_job(&eval);
         else
             code = assay_say_setting_failure("eval", &err);
         assay_remote_close(&eval.remote);

@@ -22,6 +22,7 @@
 
 struct submission {
     struct assay_remote *remote;
+    enum assay_coordinator_method method;
     const Assay__V1__SubmitJobRequest *request;
     struct assay_attachment corpus;
     struct assay_reply *reply;
@@ -36,17 +37,18 @@ static void *submit_thread(void *arg)
     struct assay_call_options options = {
         .deadline_ms = SUBMIT_MS, .attachments = &submission->corpus, .attachments_count = 1};
     submission->status =
-        assay_call_unary(submission->remote->client, &assay__v1__coordinator__descriptor, ASSAY_COORDINATOR_SUBMIT_JOB,
+        assay_call_unary(submission->remote->client, &assay__v1__coordinator__descriptor, submission->method,
                          &submission->request->base, &options, &submission->reply, &submission->err);
     atomic_store(&submission->done, true);
     return NULL;
 }
 
 /* The call blocks its thread; this one waits for it and for an interrupt. */
-static enum assay_status submit_request(struct assay_eval_job *job, const Assay__V1__SubmitJobRequest *request,
-                                        struct assay_attachment corpus, struct assay_err *err)
+static enum assay_status send_request(struct assay_eval_job *job, enum assay_coordinator_method method,
+                                      const Assay__V1__SubmitJobRequest *request, struct assay_attachment corpus,
+                                      struct assay_reply **ret, struct assay_err *err)
 {
-    struct submission submission = {.remote = job->remote, .request = request, .corpus = corpus};
+    struct submission submission = {.remote = job->remote, .method = method, .request = request, .corpus = corpus};
     pthread_t thread;
     bool interrupted = false;
     if (pthread_create(&thread, NULL, submit_thread, &submission) != 0) {
@@ -67,15 +69,8 @@ static enum assay_status submit_request(struct assay_eval_job *job, const Assay_
         status = assay_err_set(err, ASSAY_CANCELLED, "interrupted before the job was accepted");
     else if (status != ASSAY_OK && err)
         *err = submission.err;
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__SubmitJobReply *reply = assay_reply_message(submission.reply);
-    if (reply->job_id.len != sizeof job->job_id)
-        status = assay_err_set(err, ASSAY_INTERNAL, "SubmitJob: a job id has %zu bytes, found %zu", sizeof job->job_id,
-                               reply->job_id.len);
-    else
-        memcpy(job->job_id, reply->job_id.data, sizeof job->job_id);
-    assay_reply_free(submission.reply);
+    if (status == ASSAY_OK)
+        *ret = submission.reply;
     return status;
 }
 
@@ -132,8 +127,9 @@ static enum assay_status read_corpus(const char *path, struct assay_attachment *
     return ASSAY_OK;
 }
 
-enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
-                                        struct assay_err *err)
+/* SubmitJob and PlanJob take the same request. */
+static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval_options *options,
+                             enum assay_coordinator_method method, struct assay_reply **ret, struct assay_err *err)
 {
     struct assay_attachment corpus = {0};
     enum assay_status status = read_corpus(options->corpus_path, &corpus, err);
@@ -175,10 +171,33 @@ enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct
     request.chunks_max = (uint64_t)options->chunks_max;
     request.thresholds = &thresholds;
     request.name = (char *)options->name;
-    status = submit_request(job, &request, corpus, err);
+    status = send_request(job, method, &request, corpus, ret, err);
     free(specs);
     free(variants);
     return status;
+}
+
+enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                        struct assay_err *err)
+{
+    struct assay_reply *reply = NULL;
+    enum assay_status status = ask(job, options, ASSAY_COORDINATOR_SUBMIT_JOB, &reply, err);
+    if (status != ASSAY_OK)
+        return status;
+    const Assay__V1__SubmitJobReply *message = assay_reply_message(reply);
+    if (message->job_id.len != sizeof job->job_id)
+        status = assay_err_set(err, ASSAY_INTERNAL, "SubmitJob: a job id has %zu bytes, found %zu", sizeof job->job_id,
+                               message->job_id.len);
+    else
+        memcpy(job->job_id, message->job_id.data, sizeof job->job_id);
+    assay_reply_free(reply);
+    return status;
+}
+
+enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                      struct assay_reply **ret, struct assay_err *err)
+{
+    return ask(job, options, ASSAY_COORDINATOR_PLAN_JOB, ret, err);
 }
 
 /* --- watch --- */

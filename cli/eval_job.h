@@ -20,6 +20,10 @@ struct assay_eval_job {
 enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
                                         struct assay_err *err) ASSAY_MUST_USE;
 
+/* A JobPlan of the same request; the caller's to free. Starts nothing. */
+enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                      struct assay_reply **ret, struct assay_err *err) ASSAY_MUST_USE;
+
 /* Shows progress until the job is completed, failed or cancelled (all OK). On an interrupt it cancels the job:
  * CANCELLED. UNAVAILABLE when the coordinator stays away. Else: why the stack ended. */
 enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err) ASSAY_MUST_USE;

@@ -15,7 +15,7 @@ struct assay_eval_options {
     const char *corpus_path, *protocol, *out_dir, *coordinator, *name; /* coordinator and name may be NULL */
     int64_t chunks_max;                                                /* 0 = all */
     double perplexity_increase_percent_max, kl_mean_nats_max;
-    bool json, keep_stack;
+    bool json, keep_stack, dry_run;
     struct assay_buf command; /* as it was typed */
 };
 

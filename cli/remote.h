@@ -16,6 +16,7 @@ enum assay_coordinator_method {
     ASSAY_COORDINATOR_GET_JOB,
     ASSAY_COORDINATOR_LIST_JOBS,
     ASSAY_COORDINATOR_CANCEL_JOB,
+    ASSAY_COORDINATOR_PLAN_JOB,
 };
 
 struct assay_remote {

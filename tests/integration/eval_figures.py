@@ -77,6 +77,11 @@ def main():
 
         before = settled_counter(stack, "fp32")
         check(before == CHUNKS, f"the fp32 worker's own counter says that it ran each chunk once, found {before}")
+        plan = json.loads(assay("eval", MODEL, "--variants", "int8", "--corpus", CORPUS, "--chunks", str(CHUNKS), "--data", data,
+                                "--dry-run", "--json"))
+        cached = {v["label"]: v["chunks_cached"] for v in plan["variants"]}
+        check(cached == {"fp32": CHUNKS, "int8": 0} and plan["chunks_to_run"] == CHUNKS, "a dry run says what is cached and what would run")
+        check(plan["expected_run_seconds"] > 0 and settled_counter(stack, "fp32") == before, "it names the time expected, and runs nothing")
         second = run_eval(data, os.path.join(scratch, "second"), "--reference", "fp32", "--variants", "fp32,int8", "--chunks", str(CHUNKS))
         after = settled_counter(stack, "fp32")
         check(after == before, "the second job, with one more variant, runs no reference chunk: the worker's counter stands still")
