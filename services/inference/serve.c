@@ -8,7 +8,7 @@
 /* One long poll. */
 #define LEASE_WAIT_MS 20000
 /* A supervisor kills after 10 s. */
-#define STOP_GRACE_MS 8000
+#define STOP_GRACE_MS 3000
 
 struct assay_inference {
     struct assay_loop *loop;
