@@ -5,31 +5,82 @@
 
 struct scheme_row {
     const char *name;
-    enum assay_compute compute; /* the default */
-    unsigned computes;          /* bit set of those it has */
+    struct assay_spec defaults;
 };
-
-#define COMPUTE_BIT(compute) (1u << (compute))
 
 static const struct scheme_row schemes[] = {
-    [ASSAY_SCHEME_FP32] = {"fp32", ASSAY_COMPUTE_F32, COMPUTE_BIT(ASSAY_COMPUTE_F32)},
-    [ASSAY_SCHEME_INT8] = {"int8", ASSAY_COMPUTE_F32, COMPUTE_BIT(ASSAY_COMPUTE_F32)},
+    [ASSAY_SCHEME_FP32] = {"fp32", {ASSAY_SCHEME_FP32, ASSAY_COMPUTE_F32, 0, false}},
+    [ASSAY_SCHEME_FP16] = {"fp16", {ASSAY_SCHEME_FP16, ASSAY_COMPUTE_F32, 0, false}},
+    [ASSAY_SCHEME_BF16] = {"bf16", {ASSAY_SCHEME_BF16, ASSAY_COMPUTE_BF16, 0, false}},
+    [ASSAY_SCHEME_INT8] = {"int8", {ASSAY_SCHEME_INT8, ASSAY_COMPUTE_F32, 0, false}},
+    [ASSAY_SCHEME_NF4] = {"nf4", {ASSAY_SCHEME_NF4, ASSAY_COMPUTE_F32, 0, true}},
+    [ASSAY_SCHEME_INT4] = {"int4", {ASSAY_SCHEME_INT4, ASSAY_COMPUTE_F32, 0, false}},
 };
 
-static const char *const computes[] = {
-    [ASSAY_COMPUTE_F32] = "f32",
+#define SCHEME_BIT(scheme) (1u << (scheme))
+#define SCHEMES_ALL (SCHEME_BIT(ASSAY_COUNT(schemes)) - 1)
+
+/* A value of a parameter, in text and in the spec. */
+struct value_row {
+    const char *text;
+    uint32_t value;
 };
+
+static const struct value_row computes[] = {{"f32", ASSAY_COMPUTE_F32}, {"bf16", ASSAY_COMPUTE_BF16}};
+static const struct value_row booleans[] = {{"true", true}, {"false", false}};
+static const struct value_row group_sizes[] = {
+    {"32", 32}, {"64", 64}, {"128", 128}, {"256", 256}, {"channel", ASSAY_GROUP_CHANNEL},
+};
+
+static uint32_t compute_get(const struct assay_spec *spec)
+{
+    return spec->compute;
+}
+
+static void compute_set(struct assay_spec *spec, uint32_t value)
+{
+    spec->compute = (enum assay_compute)value;
+}
+
+static uint32_t double_quant_get(const struct assay_spec *spec)
+{
+    return spec->double_quant;
+}
+
+static void double_quant_set(struct assay_spec *spec, uint32_t value)
+{
+    spec->double_quant = value != 0;
+}
+
+static uint32_t group_size_get(const struct assay_spec *spec)
+{
+    return spec->group_size;
+}
+
+static void group_size_set(struct assay_spec *spec, uint32_t value)
+{
+    spec->group_size = value;
+}
 
 /* One row a parameter; rows are sorted by key, so that the canonical text is. */
-struct parameter_row {
+static const struct parameter_row {
     const char *key;
-    /* False when the scheme does not have the value. */
-    bool (*parse)(const char *value, struct assay_spec *spec);
-    /* Value for the canonical text, NULL for the default. */
-    const char *(*format)(const struct assay_spec *spec);
-    /* Appends the values that the scheme has, for messages. */
-    void (*describe)(enum assay_scheme scheme, char *text, size_t bytes);
+    unsigned schemes; /* bit set of those that have it */
+    const struct value_row *values;
+    size_t values_count;
+    uint32_t (*get)(const struct assay_spec *spec);
+    void (*set)(struct assay_spec *spec, uint32_t value);
+} parameters[] = {
+    {"compute", SCHEMES_ALL, computes, ASSAY_COUNT(computes), compute_get, compute_set},
+    {"double_quant", SCHEME_BIT(ASSAY_SCHEME_NF4), booleans, ASSAY_COUNT(booleans), double_quant_get, double_quant_set},
+    {"group_size", SCHEME_BIT(ASSAY_SCHEME_INT4), group_sizes, ASSAY_COUNT(group_sizes), group_size_get,
+     group_size_set},
 };
+
+static bool has_parameter(enum assay_scheme scheme, const struct parameter_row *parameter)
+{
+    return parameter->schemes & SCHEME_BIT(scheme);
+}
 
 static void append(char *text, size_t bytes, const char *more)
 {
@@ -37,45 +88,32 @@ static void append(char *text, size_t bytes, const char *more)
     snprintf(text + used, bytes - used, "%s%s", used ? ", " : "", more);
 }
 
-static bool compute_parse(const char *value, struct assay_spec *spec)
-{
-    for (size_t i = 0; i < ASSAY_COUNT(computes); i++) {
-        if (strcmp(value, computes[i]) == 0 && schemes[spec->scheme].computes & COMPUTE_BIT(i)) {
-            spec->compute = (enum assay_compute)i;
-            return true;
-        }
-    }
-    return false;
-}
-
-static const char *compute_format(const struct assay_spec *spec)
-{
-    return spec->compute == schemes[spec->scheme].compute ? NULL : computes[spec->compute];
-}
-
-static void compute_describe(enum assay_scheme scheme, char *text, size_t bytes)
-{
-    for (size_t i = 0; i < ASSAY_COUNT(computes); i++) {
-        if (schemes[scheme].computes & COMPUTE_BIT(i))
-            append(text, bytes, computes[i]);
-    }
-}
-
-static const struct parameter_row parameters[] = {
-    {"compute", compute_parse, compute_format, compute_describe},
-};
-
 static enum assay_status parse_scheme(const char *name, struct assay_spec *spec, struct assay_err *err)
 {
     char known[ASSAY_SPEC_TEXT_MAX] = "";
     for (size_t i = 0; i < ASSAY_COUNT(schemes); i++) {
         if (strcmp(name, schemes[i].name) == 0) {
-            *spec = (struct assay_spec){(enum assay_scheme)i, schemes[i].compute};
+            *spec = schemes[i].defaults;
             return ASSAY_OK;
         }
         append(known, sizeof known, schemes[i].name);
     }
     return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "unknown scheme '%.60s', known: %s", name, known);
+}
+
+static enum assay_status parse_value(const struct parameter_row *parameter, const char *text, struct assay_spec *spec,
+                                     struct assay_err *err)
+{
+    char known[ASSAY_SPEC_TEXT_MAX] = "";
+    for (size_t i = 0; i < parameter->values_count; i++) {
+        if (strcmp(text, parameter->values[i].text) == 0) {
+            parameter->set(spec, parameter->values[i].value);
+            return ASSAY_OK;
+        }
+        append(known, sizeof known, parameter->values[i].text);
+    }
+    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: '%s' cannot be '%.60s', known: %s",
+                         schemes[spec->scheme].name, parameter->key, text, known);
 }
 
 /* `field` is "key=value"; its '=' is overwritten. *seen has one bit a parameter. */
@@ -88,18 +126,15 @@ static enum assay_status parse_parameter(char *field, struct assay_spec *spec, u
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: expected key=value, found '%.60s'", scheme, field);
     *equals = '\0';
     for (size_t i = 0; i < ASSAY_COUNT(parameters); i++) {
+        if (!has_parameter(spec->scheme, &parameters[i]))
+            continue;
         append(known, sizeof known, parameters[i].key);
         if (strcmp(field, parameters[i].key) != 0)
             continue;
         if (*seen & 1u << i)
             return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: '%s' is given twice", scheme, field);
         *seen |= 1u << i;
-        if (parameters[i].parse(equals + 1, spec))
-            return ASSAY_OK;
-        known[0] = '\0';
-        parameters[i].describe(spec->scheme, known, sizeof known);
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: '%s' cannot be '%.60s', known: %s", scheme, field,
-                             equals + 1, known);
+        return parse_value(&parameters[i], equals + 1, spec, err);
     }
     return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: unknown parameter '%.60s', known: %s", scheme, field, known);
 }
@@ -123,13 +158,23 @@ enum assay_status assay_spec_parse(const char *text, struct assay_spec *ret, str
     return status;
 }
 
+static const char *value_text(const struct parameter_row *parameter, uint32_t value)
+{
+    for (size_t i = 0; i < parameter->values_count; i++)
+        if (parameter->values[i].value == value)
+            return parameter->values[i].text;
+    ASSAY_BUG("a spec with a value that no text gives");
+}
+
 char *assay_spec_format(const struct assay_spec *spec, char text[ASSAY_SPEC_TEXT_MAX])
 {
     int used = snprintf(text, ASSAY_SPEC_TEXT_MAX, "%s", schemes[spec->scheme].name);
     for (size_t i = 0; i < ASSAY_COUNT(parameters); i++) {
-        const char *value = parameters[i].format(spec);
-        if (value)
-            used += snprintf(text + used, ASSAY_SPEC_TEXT_MAX - (size_t)used, ":%s=%s", parameters[i].key, value);
+        const struct parameter_row *parameter = &parameters[i];
+        uint32_t value = parameter->get(spec);
+        if (has_parameter(spec->scheme, parameter) && value != parameter->get(&schemes[spec->scheme].defaults))
+            used += snprintf(text + used, ASSAY_SPEC_TEXT_MAX - (size_t)used, ":%s=%s", parameter->key,
+                             value_text(parameter, value));
     }
     return text;
 }
@@ -137,6 +182,11 @@ char *assay_spec_format(const struct assay_spec *spec, char text[ASSAY_SPEC_TEXT
 const char *assay_scheme_name(enum assay_scheme scheme)
 {
     return schemes[scheme].name;
+}
+
+const char *assay_compute_name(enum assay_compute compute)
+{
+    return value_text(&parameters[0], compute);
 }
 
 struct assay_variant_id assay_variant_id_of(const struct assay_model_id *model, const struct assay_spec *spec)

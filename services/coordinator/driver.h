@@ -15,11 +15,13 @@ enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_se
 bool assay_driver_retriable(enum assay_status status);
 void assay_driver_pause(struct assay_job *job, int64_t ms);
 
-/* The message form of a variant, pointing into the plan. */
+/* The message form of a variant, pointing into the plan and itself. */
 struct assay_variant_message {
     Assay__V1__Variant variant;
     Assay__V1__VariantSpec spec;
-    char scheme[32];
+    Assay__V1__Parameter parameters[8];
+    Assay__V1__Parameter *list[8];
+    char text[ASSAY_SPEC_TEXT_MAX]; /* what the strings of spec point into */
     char compute[16];
 };
 void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
