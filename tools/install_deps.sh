@@ -7,7 +7,7 @@ set -euo pipefail
 packages=(
     build-essential cmake ninja-build pkg-config ca-certificates git python3
     libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-    libcjson-dev liblmdb-dev libsodium-dev libxxhash-dev libcmocka-dev
+    libcjson-dev libyaml-dev liblmdb-dev libsodium-dev libxxhash-dev libcmocka-dev
 )
 # The tokenizer crate needs Rust 1.85; Debian 12 has it under these names (plain `cargo` is 0.66).
 rust_packages=(cargo-web rustc-web)

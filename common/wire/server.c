@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/wire/endpoint.h"
 #include "common/wire/methods.h"
+#include "common/wire/reflection.h"
 #include "common/wire/server_internal.h"
 
 #define TICK_MS 1000
@@ -227,6 +228,7 @@ enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint
     if (getrandom(&server->instance, sizeof server->instance, 0) != sizeof server->instance)
         server->instance = (uint64_t)assay_now_us() ^ (uint64_t)assay_wall_ms() << 20;
     server->health = assay_health_new(server);
+    assay_reflection_add(server);
     enum assay_status status = ASSAY_OK;
     if (!server->health)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a server");

@@ -33,7 +33,7 @@ void assay_server_free(struct assay_server *server);
 const char *assay_server_endpoint(const struct assay_server *server);
 
 /* Adds a service before the loop runs: handlers[i] serves descriptor->methods[i]; NULL answers UNIMPLEMENTED.
- * `assay.v1.Health` is there without asking. */
+ * `assay.v1.Health` and `assay.v1.Reflection` are there without asking. */
 void assay_server_add(struct assay_server *server, const ProtobufCServiceDescriptor *descriptor,
                       const assay_method_fn *handlers, void *service);
 
