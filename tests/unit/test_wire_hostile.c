@@ -266,6 +266,30 @@ static bool raw_pong(struct raw *raw, uint64_t *ret_id, uint64_t *ret_instance)
     return true;
 }
 
+struct drops {
+    struct assay_server *server;
+    uint64_t count;
+};
+
+static void read_drops(void *arg)
+{
+    struct drops *drops = arg;
+    drops->count = assay_server_dropped(drops->server);
+}
+
+/* Messages of one peer are read in order: once a nonsense sent last has been dropped, all before it have been read. */
+static void wait_until_read(struct wire *wire, struct raw *raw)
+{
+    struct drops before = {wire->server, 0}, now = {wire->server, 0};
+    assay_loop_call(wire->loop, read_drops, &before);
+    assert_int_equal(zmq_send(raw->socket, "nonsense", 8, 0), 8);
+    for (int waited_ms = 0; now.count <= before.count && waited_ms < 20000; waited_ms += 10) {
+        wire_sleep_ms(10);
+        assay_loop_call(wire->loop, read_drops, &now);
+    }
+    assert_true(now.count > before.count);
+}
+
 /* What waits for it is bounded; what it misses it can tell from another instance. */
 static void a_peer_that_does_not_read_is_given_up_and_disturbs_nobody(void **state)
 {
@@ -277,6 +301,7 @@ static void a_peer_that_does_not_read_is_given_up_and_disturbs_nobody(void **sta
     for (ping.call_id = 1; ping.call_id <= 40000; ping.call_id++)
         raw_header(&raw, &ping, false);
     wire_assert_alive(wire);
+    wait_until_read(wire, &raw);
     int wait_ms = 300;
     zmq_setsockopt(raw.socket, ZMQ_RCVTIMEO, &wait_ms, sizeof wait_ms);
     uint64_t id, first = 0, instance = 0, last_id = 0, pongs = 0;
