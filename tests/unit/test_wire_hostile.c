@@ -311,7 +311,8 @@ static void a_peer_that_does_not_read_is_given_up_and_disturbs_nobody(void **sta
         last_id = id;
         pongs++;
     }
-    assert_true(pongs > 5000 && pongs < 40000);
+    /* At least what one pipe holds came, and not all. */
+    assert_true(pongs >= ASSAY_WIRE_HWM && pongs < 40000);
     raw_header(&raw, &ping, false);
     assert_true(raw_pong(&raw, &id, &instance));
     assert_int_equal(id, 40001);
