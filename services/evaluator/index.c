@@ -344,6 +344,27 @@ bool assay_index_oldest(const struct assay_index *index, struct assay_index_entr
     return true;
 }
 
+bool assay_index_pinned(const struct assay_index *index, const struct assay_record_key *key)
+{
+    const struct slot *slot = find_slot(index, key);
+    return slot && slot->pins > 0;
+}
+
+void assay_index_visit(const struct assay_index *index, assay_index_visit_fn fn, void *arg)
+{
+    for (size_t i = 0; i < index->buckets_count; i++)
+        for (const struct slot *slot = index->buckets[i]; slot; slot = slot->next)
+            for (const struct entry *entry = slot->entries; entry; entry = entry->next) {
+                struct assay_index_entry copy = public_entry(entry);
+                fn(arg, &copy, slot->pins > 0);
+            }
+}
+
+void assay_index_tell_time(struct assay_index *index, uint64_t now_us)
+{
+    index->clock = ASSAY_MAX(index->clock, now_us);
+}
+
 uint64_t assay_index_bytes(const struct assay_index *index)
 {
     return index->bytes;

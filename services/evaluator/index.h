@@ -44,12 +44,21 @@ void assay_index_each(const struct assay_index *index, const struct assay_record
 /* Pinned keys are never the oldest. Pins count; a key may be pinned before its record is there. */
 bool assay_index_pin(struct assay_index *index, const struct assay_record_key *key) ASSAY_MUST_USE;
 void assay_index_unpin(struct assay_index *index, const struct assay_record_key *key);
+bool assay_index_pinned(const struct assay_index *index, const struct assay_record_key *key);
 
 /* The entry used longest ago that is not pinned. False: there is none. */
 bool assay_index_oldest(const struct assay_index *index, struct assay_index_entry *ret);
 
 uint64_t assay_index_bytes(const struct assay_index *index);
 size_t assay_index_count(const struct assay_index *index);
+
+/* All entries, in no order. fn must not change the index. */
+typedef void (*assay_index_visit_fn)(void *arg, const struct assay_index_entry *entry, bool pinned);
+void assay_index_visit(const struct assay_index *index, assay_index_visit_fn fn, void *arg);
+
+/* The time, in microseconds since 1970: what is used next is used at that time or later. `used` never goes back, so it
+ * is the time of use as long as no more than a million uses fall into a second and the clock is not set back. */
+void assay_index_tell_time(struct assay_index *index, uint64_t now_us);
 
 /* Takes up to max entries whose `used` changed since they were taken last; returns how many. */
 size_t assay_index_take_changed(struct assay_index *index, struct assay_index_entry *ret, size_t max);

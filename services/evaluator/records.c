@@ -9,15 +9,22 @@
 #include <time.h>
 
 #include "common/base/clock.h"
+#include "common/base/dtype.h"
 #include "common/base/fs.h"
 #include "common/base/limits.h"
 #include "common/base/version.h"
 #include "services/evaluator/room.h"
 
-struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk, const struct assay_variant_id *variant)
+size_t assay_record_value_bytes(enum assay_record_dtype dtype)
+{
+    return dtype == ASSAY_RECORD_F32 ? sizeof(float) : dtype == ASSAY_RECORD_F16 ? sizeof(uint16_t) : 0;
+}
+
+struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk, const struct assay_variant_id *variant,
+                                            enum assay_record_dtype dtype)
 {
     struct assay_hash hash;
-    assay_hash_init(&hash, "assay.record.v1");
+    assay_hash_init(&hash, dtype == ASSAY_RECORD_F16 ? "assay.record.f16.v1" : "assay.record.v1");
     assay_hash_digest(&hash, &chunk->digest);
     assay_hash_digest(&hash, &variant->digest);
     assay_hash_u64(&hash, ASSAY_RECORD_VERSION);
@@ -48,7 +55,7 @@ static enum assay_status move_aside(const char *dir, char moved[ASSAY_PATH_MAX],
 static enum assay_status open_store(const char *dir, char moved[ASSAY_PATH_MAX], struct assay_store **ret,
                                     struct assay_err *err)
 {
-    static const char *const tables[] = {ROOM_RECORDS, ROOM_SAMPLES, ROOM_USED, NULL};
+    static const char *const tables[] = {ROOM_RECORDS, ROOM_SAMPLES, ROOM_USED, ROOM_ORIGINS, ROOM_NAMES, NULL};
     struct assay_store_options options = {dir, tables, false};
     enum assay_status status = assay_store_open(&options, ret, err);
     if (status != ASSAY_DATA_LOSS)
@@ -108,6 +115,22 @@ static const char *chunk_hex(const struct assay_record *record, char hex[ASSAY_D
     return assay_digest_hex(&record->chunk.digest, hex);
 }
 
+static bool row_is_finite(const struct assay_record *record, uint64_t row)
+{
+    const unsigned char *bytes = record->hidden;
+    bool half = record->dtype == ASSAY_RECORD_F16;
+    const uint32_t exponent = half ? 0x7C00u : 0x7F800000u;
+    size_t width = half ? sizeof(uint16_t) : sizeof(uint32_t);
+    uint32_t wrong = 0;
+    bytes += row * record->cols * width;
+    for (uint64_t col = 0; col < record->cols; col++) {
+        uint32_t bits = 0;
+        memcpy(&bits, bytes + col * width, width);
+        wrong |= (uint32_t)((bits & exponent) == exponent);
+    }
+    return wrong == 0;
+}
+
 enum assay_status assay_record_check(const struct assay_record *record, struct assay_err *err)
 {
     char hex[ASSAY_DIGEST_HEX];
@@ -118,19 +141,11 @@ enum assay_status assay_record_check(const struct assay_record *record, struct a
             "the record of chunk %s has the shape [%llu, %llu], wanted [1..%u, 1..%u] of at most %llu bytes",
             chunk_hex(record, hex), (unsigned long long)record->rows, (unsigned long long)record->cols,
             ASSAY_RECORD_ROWS_MAX, ASSAY_MODEL_DIM_MAX, (unsigned long long)ASSAY_RECORD_BYTES_MAX);
-    const unsigned char *bytes = record->hidden;
-    for (uint64_t row = 0; row < record->rows; row++) {
-        uint32_t wrong = 0;
-        for (uint64_t col = 0; col < record->cols; col++) {
-            uint32_t bits;
-            memcpy(&bits, bytes + (row * record->cols + col) * sizeof bits, sizeof bits);
-            wrong |= (uint32_t)((bits & 0x7F800000u) == 0x7F800000u);
-        }
-        if (wrong)
+    for (uint64_t row = 0; row < record->rows; row++)
+        if (!row_is_finite(record, row))
             return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
                                  "the record of chunk %s holds a value that is not finite in row %llu of %llu",
                                  chunk_hex(record, hex), (unsigned long long)row, (unsigned long long)record->rows);
-    }
     return ASSAY_OK;
 }
 
@@ -145,18 +160,23 @@ static enum assay_status encode(const struct assay_record *record, const struct 
 {
     struct record_head head = {.magic = RECORD_MAGIC,
                                .version = ASSAY_RECORD_VERSION,
-                               .dtype = RECORD_F32,
+                               .dtype = record->dtype,
                                .rows = record->rows,
                                .cols = record->cols,
                                .chunk = record->chunk.digest,
                                .variant = record->variant.digest};
-    size_t bytes = (size_t)(record->rows * record->cols * sizeof(float));
+    size_t bytes = (size_t)(record->rows * record->cols) * assay_record_value_bytes(record->dtype);
     char *value = malloc(sizeof head + bytes);
     if (!value)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a record of %zu bytes", bytes);
     memcpy(value, &head, sizeof head);
     memcpy(value + sizeof head, record->hidden, bytes);
-    *ret = (struct room_value){ROOM_RECORDS, ref->key, ref->numerics, value, sizeof head + bytes};
+    *ret = (struct room_value){.table = ROOM_RECORDS,
+                               .key = ref->key,
+                               .numerics = ref->numerics,
+                               .bytes = value,
+                               .len = sizeof head + bytes,
+                               .origin = {record->variant.digest, record->chunk.digest, record->dtype, 0}};
     return ASSAY_OK;
 }
 
@@ -185,7 +205,7 @@ static enum assay_status encode_new(struct assay_records *records, const struct 
 {
     enum assay_status status = ASSAY_OK;
     for (size_t i = 0; i < count && status == ASSAY_OK; i++) {
-        refs[i].key = assay_record_key_of(&put[i].chunk, &put[i].variant);
+        refs[i].key = assay_record_key_of(&put[i].chunk, &put[i].variant, put[i].dtype);
         pthread_mutex_lock(&records->lock);
         status = assay_index_intern(records->index, put[i].numerics, &refs[i].numerics, err);
         bool there = status == ASSAY_OK && assay_index_has(records->index, &refs[i].key, refs[i].numerics);
@@ -246,8 +266,8 @@ static uint32_t most_complete(const struct assay_index *index, const uint32_t *c
 }
 
 enum assay_status assay_records_have(struct assay_records *records, const struct assay_variant_id *variant,
-                                     const struct assay_chunk_key *chunks, size_t count, uint8_t *have,
-                                     char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err)
+                                     enum assay_record_dtype dtype, const struct assay_chunk_key *chunks, size_t count,
+                                     uint8_t *have, char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err)
 {
     uint32_t counts[ASSAY_NUMERICS_COUNT_MAX + 1] = {0};
     struct tally tally = {counts};
@@ -255,7 +275,7 @@ enum assay_status assay_records_have(struct assay_records *records, const struct
     if (!keys)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a question about %zu records", count);
     for (size_t i = 0; i < count; i++)
-        keys[i] = assay_record_key_of(&chunks[i], variant);
+        keys[i] = assay_record_key_of(&chunks[i], variant, dtype);
     pthread_mutex_lock(&records->lock);
     for (size_t i = 0; i < count; i++)
         assay_index_each(records->index, &keys[i], count_numerics, &tally);
@@ -283,6 +303,36 @@ const char *assay_records_numerics(struct assay_records *records, uint32_t numer
     return name;
 }
 
+bool room_record_head(const void *value, size_t bytes, struct record_head *ret)
+{
+    struct record_head head;
+    if (bytes < sizeof head)
+        return false;
+    memcpy(&head, value, sizeof head);
+    size_t width = assay_record_value_bytes(head.dtype);
+    *ret = head;
+    return head.magic == RECORD_MAGIC && head.version == ASSAY_RECORD_VERSION && width > 0 && head.rows >= 1 &&
+           head.rows <= ASSAY_RECORD_ROWS_MAX && head.cols >= 1 && head.cols <= ASSAY_MODEL_DIM_MAX &&
+           head.rows * head.cols * width == bytes - sizeof head;
+}
+
+/* The values behind the head as f32: in place, or widened. NULL: out of memory. */
+static float *widen(char **value, const struct record_head *head)
+{
+    size_t count = (size_t)(head->rows * head->cols);
+    if (head->dtype == ASSAY_RECORD_F32) {
+        memmove(*value, *value + sizeof *head, count * sizeof(float));
+        return (float *)(void *)assay_steal(value);
+    }
+    float *hidden = malloc(count * sizeof *hidden);
+    for (size_t i = 0; hidden && i < count; i++) {
+        uint16_t half;
+        memcpy(&half, *value + sizeof *head + i * sizeof half, sizeof half);
+        hidden[i] = assay_f16_to_f32(half);
+    }
+    return hidden;
+}
+
 enum assay_status assay_records_get(struct assay_records *records, const struct assay_record_key *key,
                                     uint32_t numerics, struct assay_record_data *ret, struct assay_err *err)
 {
@@ -292,19 +342,15 @@ enum assay_status assay_records_get(struct assay_records *records, const struct 
     enum assay_status status = room_read(records, ROOM_RECORDS, key, numerics, (void **)&value, &bytes, err);
     if (status != ASSAY_OK)
         return status;
-    bool sound = bytes >= sizeof head;
-    if (sound)
-        memcpy(&head, value, sizeof head);
-    sound = sound && head.magic == RECORD_MAGIC && head.version == ASSAY_RECORD_VERSION && head.dtype == RECORD_F32 &&
-            head.rows >= 1 && head.rows <= ASSAY_RECORD_ROWS_MAX && head.cols >= 1 &&
-            head.cols <= ASSAY_MODEL_DIM_MAX && head.rows * head.cols * sizeof(float) == bytes - sizeof head;
-    if (!sound) {
+    if (!room_record_head(value, bytes, &head)) {
         status = assay_records_drop(records, key, numerics, err);
         return status == ASSAY_OK ? assay_err_set(err, ASSAY_DATA_LOSS, "a record in the store has an impossible head")
                                   : status;
     }
-    memmove(value, value + sizeof head, bytes - sizeof head);
-    *ret = (struct assay_record_data){head.rows, head.cols, (float *)(void *)assay_steal(&value)};
+    float *hidden = widen(&value, &head);
+    if (!hidden)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a record of %zu bytes", bytes);
+    *ret = (struct assay_record_data){head.rows, head.cols, hidden};
     return ASSAY_OK;
 }
 
@@ -358,8 +404,11 @@ enum assay_status assay_blobs_put(struct assay_records *records, const struct as
     if (!values)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu samples", count);
     for (size_t i = 0; i < count; i++)
-        values[i] =
-            (struct room_value){ROOM_SAMPLES, blobs[i].key, ASSAY_NUMERICS_NONE, (void *)blobs[i].bytes, blobs[i].len};
+        values[i] = (struct room_value){.table = ROOM_SAMPLES,
+                                        .key = blobs[i].key,
+                                        .numerics = ASSAY_NUMERICS_NONE,
+                                        .bytes = (void *)blobs[i].bytes,
+                                        .len = blobs[i].len};
     pthread_mutex_lock(&records->write_lock);
     enum assay_status status = room_write(records, values, count, err);
     pthread_mutex_unlock(&records->write_lock);

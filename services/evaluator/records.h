@@ -12,21 +12,29 @@
 
 struct assay_records;
 
+/* What a record's values are kept as. */
+enum assay_record_dtype { ASSAY_RECORD_F32 = 1, ASSAY_RECORD_F16 = 2 };
+
 /* A record as it comes from a worker. */
 struct assay_record {
     struct assay_chunk_key chunk;
     struct assay_variant_id variant;
     const char *numerics;
     uint64_t rows, cols;
-    const void *hidden; /* f32 [rows, cols], little-endian; any alignment */
+    const void *hidden; /* [rows, cols], little-endian; any alignment */
+    enum assay_record_dtype dtype;
 };
 
 /* Ceilings of one record. */
 #define ASSAY_RECORD_ROWS_MAX (1u << 20)
 #define ASSAY_RECORD_BYTES_MAX ((uint64_t)1 << 30)
 
-struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk,
-                                            const struct assay_variant_id *variant);
+/* Bytes of one value of a record; 0 for a dtype that is none. */
+size_t assay_record_value_bytes(enum assay_record_dtype dtype);
+
+/* Records of two dtypes have two keys: they are never mixed. */
+struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk, const struct assay_variant_id *variant,
+                                            enum assay_record_dtype dtype);
 
 /* Opens the store under dir. A damaged or torn one is moved aside (DIR.damaged-TIME) and an empty one takes its place:
  * records can be made again. `moved` (may be NULL) gets the new name then, else "". */
@@ -45,8 +53,9 @@ enum assay_status assay_records_put(struct assay_records *records, const struct 
 /* Which of the chunks have a record of the variant under the numerics id with most of them: have[i] = 1.
  * numerics gets its name, "" when there is none at all. */
 enum assay_status assay_records_have(struct assay_records *records, const struct assay_variant_id *variant,
-                                     const struct assay_chunk_key *chunks, size_t count, uint8_t *have,
-                                     char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err) ASSAY_MUST_USE;
+                                     enum assay_record_dtype dtype, const struct assay_chunk_key *chunks, size_t count,
+                                     uint8_t *have, char numerics[ASSAY_NUMERICS_BYTES_MAX + 1],
+                                     struct assay_err *err) ASSAY_MUST_USE;
 /* fn for each numerics that has a record under the key. fn must not call the records. */
 void assay_records_each(struct assay_records *records, const struct assay_record_key *key, assay_index_fn fn,
                         void *arg);
@@ -55,7 +64,7 @@ const char *assay_records_numerics(struct assay_records *records, uint32_t numer
 
 struct assay_record_data {
     uint64_t rows, cols;
-    float *hidden; /* malloc */
+    float *hidden; /* malloc; records of f16 are widened, which is exact */
 };
 /* NOT_FOUND; DATA_LOSS: was damaged and is dropped. Makes it the one used last. */
 enum assay_status assay_records_get(struct assay_records *records, const struct assay_record_key *key,

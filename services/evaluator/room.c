@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/buf.h"
+#include "common/base/clock.h"
 
 /* The store's pieces, and what a small value takes beside its bytes. */
 #define PIECE_BYTES 16384u
@@ -36,9 +37,15 @@ static uint64_t charge(uint64_t len)
     return (len / PIECE_BYTES + 1) * PIECE_BYTES + OVERHEAD_BYTES;
 }
 
-static const char *table_of(uint32_t numerics)
+const char *room_table_of(uint32_t numerics)
 {
     return numerics == ASSAY_NUMERICS_NONE ? ROOM_SAMPLES : ROOM_RECORDS;
+}
+
+/* Of the wall: the order of use outlives the process. */
+static uint64_t now_us(void)
+{
+    return (uint64_t)ASSAY_MAX(assay_wall_ms(), (int64_t)0) * 1000;
 }
 
 /* --- loading --- */
@@ -155,6 +162,7 @@ struct batch {
     struct assay_put *puts;
     struct room_key *keys; /* of the puts, by the same number */
     size_t count, capacity;
+    uint64_t now_us;
 };
 
 static bool batch_reserve(struct batch *batch, size_t more)
@@ -219,19 +227,29 @@ static enum assay_status choose_victims(struct assay_records *records, uint64_t 
     return ASSAY_OK;
 }
 
+/* Up to three rows. `lock` is held. */
+static void batch_drop(const struct assay_records *records, struct batch *batch, const struct assay_index_entry *entry)
+{
+    struct room_key key = key_of(records, &entry->key, entry->numerics);
+    batch_add(batch, room_table_of(entry->numerics), &key, NULL, 0);
+    batch_add(batch, ROOM_USED, &key, NULL, 0);
+    if (entry->numerics != ASSAY_NUMERICS_NONE)
+        batch_add(batch, ROOM_ORIGINS, &key, NULL, 0);
+}
+
 static enum assay_status fill_batch(struct assay_records *records, const struct room_value *values, size_t count,
                                     const struct victims *victims, struct batch *batch, struct assay_err *err)
 {
-    if (!batch_reserve(batch, count + 2 * victims->count))
+    if (!batch_reserve(batch, 3 * count + 3 * victims->count))
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for writing %zu values", count);
-    for (size_t i = 0; i < victims->count; i++) {
-        struct room_key key = key_of(records, &victims->at[i].key, victims->at[i].numerics);
-        batch_add(batch, table_of(victims->at[i].numerics), &key, NULL, 0);
-        batch_add(batch, ROOM_USED, &key, NULL, 0);
-    }
+    for (size_t i = 0; i < victims->count; i++)
+        batch_drop(records, batch, &victims->at[i]);
     for (size_t i = 0; i < count; i++) {
         struct room_key key = key_of(records, &values[i].key, values[i].numerics);
         batch_add(batch, values[i].table, &key, values[i].bytes, values[i].len);
+        batch_add(batch, ROOM_USED, &key, &batch->now_us, sizeof batch->now_us);
+        if (values[i].numerics != ASSAY_NUMERICS_NONE)
+            batch_add(batch, ROOM_ORIGINS, &key, &values[i].origin, sizeof values[i].origin);
     }
     return ASSAY_OK;
 }
@@ -239,6 +257,7 @@ static enum assay_status fill_batch(struct assay_records *records, const struct 
 static bool add_entries(struct assay_records *records, const struct room_value *values, size_t count)
 {
     bool added = true;
+    assay_index_tell_time(records->index, now_us());
     for (size_t i = 0; i < count; i++) {
         struct assay_index_entry entry = {values[i].key, values[i].numerics, charge(values[i].len), 0};
         added = assay_index_add(records->index, &entry) && added;
@@ -280,7 +299,7 @@ enum assay_status room_write(struct assay_records *records, const struct room_va
                              struct assay_err *err)
 {
     struct victims victims = {0};
-    struct batch batch = {0};
+    struct batch batch = {.now_us = now_us()};
     enum assay_status status = write_with(records, values, count, &victims, &batch, err);
     free(victims.at);
     free(batch.puts);
@@ -296,19 +315,64 @@ enum assay_status room_drop(struct assay_records *records, const char *table, co
     struct room_key where = key_of(records, key, numerics);
     assay_index_remove(records->index, key, numerics);
     pthread_mutex_unlock(&records->lock);
-    struct assay_put puts[] = {{table, where.bytes, where.len, NULL, 0}, {ROOM_USED, where.bytes, where.len, NULL, 0}};
+    struct assay_put puts[] = {{table, where.bytes, where.len, NULL, 0},
+                               {ROOM_USED, where.bytes, where.len, NULL, 0},
+                               {ROOM_ORIGINS, where.bytes, where.len, NULL, 0}};
     enum assay_status status = assay_store_put(records->store, puts, ASSAY_COUNT(puts), err);
     pthread_mutex_unlock(&records->write_lock);
     return status;
 }
 
-enum assay_status room_read(struct assay_records *records, const char *table, const struct assay_record_key *key,
-                            uint32_t numerics, void **ret, size_t *ret_len, struct assay_err *err)
+static enum assay_status drop_batch(struct assay_records *records, struct assay_index_entry *entries, size_t count,
+                                    struct batch *batch, struct assay_err *err)
+{
+    if (!batch_reserve(batch, 3 * count))
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for dropping %zu values", count);
+    pthread_mutex_lock(&records->lock);
+    for (size_t i = 0; i < count; i++) {
+        if (assay_index_pinned(records->index, &entries[i].key) ||
+            !assay_index_has(records->index, &entries[i].key, entries[i].numerics)) {
+            entries[i].bytes = 0;
+            continue;
+        }
+        batch_drop(records, batch, &entries[i]);
+        assay_index_remove(records->index, &entries[i].key, entries[i].numerics);
+    }
+    pthread_mutex_unlock(&records->lock);
+    enum assay_status status = batch_write(records, batch, err);
+    if (status == ASSAY_OK)
+        return status;
+    pthread_mutex_lock(&records->lock);
+    bool kept = true;
+    for (size_t i = 0; i < count; i++)
+        kept = (entries[i].bytes == 0 || assay_index_add(records->index, &entries[i])) && kept;
+    pthread_mutex_unlock(&records->lock);
+    return kept ? status : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the list of records");
+}
+
+enum assay_status room_drop_all(struct assay_records *records, struct assay_index_entry *entries, size_t count,
+                                struct assay_err *err)
+{
+    struct batch batch = {0};
+    pthread_mutex_lock(&records->write_lock);
+    enum assay_status status = drop_batch(records, entries, count, &batch, err);
+    pthread_mutex_unlock(&records->write_lock);
+    free(batch.puts);
+    free(batch.keys);
+    return status;
+}
+
+static enum assay_status read_value(struct assay_records *records, const char *table,
+                                    const struct assay_record_key *key, uint32_t numerics, bool uses, void **ret,
+                                    size_t *ret_len, struct assay_err *err)
 {
     pthread_mutex_lock(&records->lock);
     struct room_key where = key_of(records, key, numerics);
     bool known = assay_index_has(records->index, key, numerics);
-    assay_index_touch(records->index, key, numerics);
+    if (uses) {
+        assay_index_tell_time(records->index, now_us());
+        assay_index_touch(records->index, key, numerics);
+    }
     pthread_mutex_unlock(&records->lock);
     if (!known)
         return assay_err_set(err, ASSAY_NOT_FOUND, "no such value in table '%s'", table);
@@ -318,6 +382,18 @@ enum assay_status room_read(struct assay_records *records, const char *table, co
         (void)dropped; /* the store has dropped the value; this is for its mark of use */
     }
     return status;
+}
+
+enum assay_status room_read(struct assay_records *records, const char *table, const struct assay_record_key *key,
+                            uint32_t numerics, void **ret, size_t *ret_len, struct assay_err *err)
+{
+    return read_value(records, table, key, numerics, true, ret, ret_len, err);
+}
+
+enum assay_status room_check(struct assay_records *records, const char *table, const struct assay_record_key *key,
+                             uint32_t numerics, void **ret, size_t *ret_len, struct assay_err *err)
+{
+    return read_value(records, table, key, numerics, false, ret, ret_len, err);
 }
 
 enum assay_status room_write_order(struct assay_records *records, struct assay_err *err)

@@ -9,7 +9,9 @@
 /* Tables. Keys: the digest, then the numerics id's characters. */
 #define ROOM_RECORDS "records"
 #define ROOM_SAMPLES "samples"
-#define ROOM_USED "used" /* u64: when it was used last, in order, for both */
+#define ROOM_USED "used"       /* u64: when it was used last, in order, for both */
+#define ROOM_ORIGINS "origins" /* struct record_origin: of what a record is */
+#define ROOM_NAMES "names"     /* by variant digest: what the variant is called (cache.c) */
 
 struct assay_records {
     struct assay_store *store;
@@ -22,18 +24,25 @@ struct assay_records {
 };
 
 #define RECORD_MAGIC 0x31525341u /* "ASR1" */
-#define RECORD_F32 1u
 
 /* Before the bytes of a record. */
 struct record_head {
     uint32_t magic;
     uint32_t version;
-    uint32_t dtype;
+    uint32_t dtype; /* enum assay_record_dtype */
     uint32_t zero;
     uint64_t rows, cols;
     struct assay_digest chunk, variant;
 };
 static_assert(sizeof(struct record_head) == 96, "as on disk");
+
+/* What is listed without reading the record. Written and dropped with it. */
+struct record_origin {
+    struct assay_digest variant, chunk;
+    uint32_t dtype; /* enum assay_record_dtype */
+    uint32_t zero;
+};
+static_assert(sizeof(struct record_origin) == 72, "as on disk");
 
 struct room_value {
     const char *table;
@@ -41,7 +50,11 @@ struct room_value {
     uint32_t numerics;
     void *bytes;
     size_t len;
+    struct record_origin origin; /* records only */
 };
+
+/* False: the value is not a record. */
+bool room_record_head(const void *value, size_t bytes, struct record_head *ret);
 
 /* Fills the index from the store. */
 enum assay_status room_load(struct assay_records *records, struct assay_err *err) ASSAY_MUST_USE;
@@ -54,5 +67,14 @@ enum assay_status room_read(struct assay_records *records, const char *table, co
 /* write_lock is not held. */
 enum assay_status room_drop(struct assay_records *records, const char *table, const struct assay_record_key *key,
                             uint32_t numerics, struct assay_err *err) ASSAY_MUST_USE;
+/* Reads and checks, changes nothing in the order of use; what is damaged is dropped. NOT_FOUND: it is gone meanwhile.
+ */
+enum assay_status room_check(struct assay_records *records, const char *table, const struct assay_record_key *key,
+                             uint32_t numerics, void **ret, size_t *ret_len, struct assay_err *err) ASSAY_MUST_USE;
+/* Drops entries, except those that are pinned or gone meanwhile: they get bytes = 0. One transaction. write_lock is not
+ * held. */
+enum assay_status room_drop_all(struct assay_records *records, struct assay_index_entry *entries, size_t count,
+                                struct assay_err *err) ASSAY_MUST_USE;
+const char *room_table_of(uint32_t numerics);
 /* Writes when what was used. write_lock is held. */
 enum assay_status room_write_order(struct assay_records *records, struct assay_err *err) ASSAY_MUST_USE;

@@ -184,7 +184,7 @@ static enum assay_status plan_records(const struct assay_score_spec *spec, struc
         return no_memory(spec, err);
     for (size_t i = 0; i < count; i++) {
         plan->record_keys[i] = assay_record_key_of(&plan->unique_keys[i / plan->sources_count],
-                                                   &plan->sources[i % plan->sources_count].variant);
+                                                   &plan->sources[i % plan->sources_count].variant, spec->dtype);
         map_add(plan->record_map, plan->record_map_mask, &plan->record_keys[0].digest, &plan->record_keys[i].digest,
                 (uint32_t)i);
     }

@@ -5,6 +5,7 @@
 #pragma once
 
 #include "common/base/digest.h"
+#include "services/evaluator/records.h"
 
 struct assay_score_side {
     struct assay_variant_id variant;
@@ -21,6 +22,7 @@ struct assay_score_spec {
     const uint32_t *tokens, *begin, *end; /* by chunk; rows [begin, end) are scored, row t predicts ids[t + 1] */
     const int32_t *ids;                   /* chunk after chunk */
     size_t ids_count;
+    enum assay_record_dtype dtype; /* of the records that are scored */
 };
 
 /* Pairs of one job hold 17 bytes for each position: 4.5 GB. */

@@ -8,25 +8,38 @@
 #include "proto/record.pb-c.h"
 #include "services/evaluator/serve_internal.h"
 
+bool serve_record_dtype(bool has, Assay__V1__Dtype dtype, enum assay_record_dtype *ret)
+{
+    static_assert(sizeof(float) == sizeof(int32_t), "the dtypes that are served have 2 or 4 bytes");
+    if (has && dtype != ASSAY__V1__DTYPE__DTYPE_F32 && dtype != ASSAY__V1__DTYPE__DTYPE_F16)
+        return false;
+    *ret = has && dtype == ASSAY__V1__DTYPE__DTYPE_F16 ? ASSAY_RECORD_F16 : ASSAY_RECORD_F32;
+    return true;
+}
+
 enum assay_status serve_tensor(const struct assay_call *call, const Assay__V1__Tensor *tensor, Assay__V1__Dtype dtype,
                                size_t dims, const char *what, uint64_t *shape, struct assay_bytes *ret,
                                struct assay_err *err)
 {
-    static_assert(sizeof(float) == sizeof(int32_t), "both dtypes that are served");
+    bool half = dtype == ASSAY__V1__DTYPE__DTYPE_F16;
+    size_t width = half ? sizeof(uint16_t) : sizeof(float);
     if (!tensor || tensor->dtype != dtype || tensor->n_shape != dims)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s is not a tensor of %zu dimensions and dtype %s", what,
-                             dims, dtype == ASSAY__V1__DTYPE__DTYPE_F32 ? "F32" : "I32");
+                             dims,
+                             half                                   ? "F16"
+                             : dtype == ASSAY__V1__DTYPE__DTYPE_F32 ? "F32"
+                                                                    : "I32");
     if (!tensor->has_attachment || tensor->attachment >= assay_call_attachments(call))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s names an attachment that the message does not have",
                              what);
     struct assay_bytes bytes = assay_call_attachment(call, tensor->attachment);
     uint64_t elements = 1;
-    bool fits = bytes.bytes % sizeof(float) == 0;
+    bool fits = bytes.bytes % width == 0;
     for (size_t i = 0; i < dims; i++) {
         shape[i] = tensor->shape[i];
         fits = fits && !__builtin_mul_overflow(elements, shape[i], &elements);
     }
-    if (!fits || elements != bytes.bytes / sizeof(float))
+    if (!fits || elements != bytes.bytes / width)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: the shape does not fit its attachment of %zu bytes",
                              what, bytes.bytes);
     *ret = bytes;
@@ -48,6 +61,8 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
 {
     static const assay_method_fn record_methods[] = {serve_put, serve_have};
     static const assay_method_fn evaluator_methods[] = {serve_score};
+    static const assay_method_fn cache_methods[] = {serve_cache_stat, serve_cache_list, serve_cache_verify,
+                                                    serve_cache_prune};
     struct assay_evaluator *evaluator = calloc(1, sizeof *evaluator);
     if (!evaluator)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the evaluator");
@@ -71,6 +86,7 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
     }
     assay_server_add(server, &assay__v1__records__descriptor, record_methods, evaluator);
     assay_server_add(server, &assay__v1__evaluator__descriptor, evaluator_methods, evaluator);
+    assay_server_add(server, &assay__v1__cache__descriptor, cache_methods, evaluator);
     *ret = evaluator;
     return ASSAY_OK;
 }
@@ -108,6 +124,7 @@ void assay_evaluator_free(struct assay_evaluator *evaluator)
         return;
     atomic_store(&evaluator->stopping, true);
     serve_reap(evaluator, true);
+    serve_reap_cache(evaluator, true);
     free_parts(evaluator);
 }
 

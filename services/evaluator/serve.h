@@ -1,4 +1,4 @@
-/* The sockets of the evaluator: the services Records and Evaluator. No decisions. */
+/* The sockets of the evaluator: the services Records, Evaluator and Cache. No decisions. */
 #pragma once
 
 #include "common/base/pool.h"
@@ -8,6 +8,8 @@
 
 /* Score calls at once; each has a thread. */
 #define ASSAY_EVALUATOR_SCORES_MAX 16
+/* Calls of Cache at once; each has a thread. */
+#define ASSAY_EVALUATOR_CACHE_CALLS_MAX 4
 #define ASSAY_PUT_RECORDS_MAX 256
 /* Keys in one Have. */
 #define ASSAY_HAVE_KEYS_MAX 1000000

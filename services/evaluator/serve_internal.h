@@ -10,6 +10,7 @@
 #include "services/evaluator/writer.h"
 
 struct score_call;
+struct cache_call;
 
 struct assay_evaluator {
     struct assay_loop *loop;
@@ -23,7 +24,11 @@ struct assay_evaluator {
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t ended; /* a score call did */
     struct score_call *calls;
+    struct cache_call *cache_calls;
 };
+
+/* A tensor's dtype as records have it; false for one that they do not have. An unset one is F32. */
+bool serve_record_dtype(bool has, Assay__V1__Dtype dtype, enum assay_record_dtype *ret);
 
 /* The attachment of a tensor, checked against dtype, number of dimensions and bytes; shape[dims] is filled.
  * INVALID_ARGUMENT names `what`. */
@@ -34,7 +39,13 @@ enum assay_status serve_tensor(const struct assay_call *call, const Assay__V1__T
 void serve_put(struct assay_call *call, void *evaluator);
 void serve_have(struct assay_call *call, void *evaluator);
 void serve_score(struct assay_call *call, void *evaluator);
+void serve_cache_stat(struct assay_call *call, void *evaluator);
+void serve_cache_list(struct assay_call *call, void *evaluator);
+void serve_cache_verify(struct assay_call *call, void *evaluator);
+void serve_cache_prune(struct assay_call *call, void *evaluator);
 
 /* Joins the threads of score calls that have ended; all of them when `all` is true. */
 void serve_reap(struct assay_evaluator *evaluator, bool all);
+/* The same for calls of Cache. */
+void serve_reap_cache(struct assay_evaluator *evaluator, bool all);
 bool serve_scores_running(struct assay_evaluator *evaluator); /* lock is held */

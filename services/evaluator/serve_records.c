@@ -45,8 +45,11 @@ static enum assay_status read_record(const struct assay_call *call, const Assay_
                                    &ret->variant.digest, err);
     if (status == ASSAY_OK && !message->numerics_id)
         status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "numerics_id is missing");
+    const Assay__V1__Tensor *hidden = message->hidden;
+    if (status == ASSAY_OK && !(hidden && serve_record_dtype(hidden->has_dtype, hidden->dtype, &ret->dtype)))
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "hidden is not a tensor of dtype F32 or F16");
     if (status == ASSAY_OK)
-        status = serve_tensor(call, message->hidden, ASSAY__V1__DTYPE__DTYPE_F32, 2, "hidden", shape, &bytes, err);
+        status = serve_tensor(call, hidden, hidden->dtype, 2, "hidden", shape, &bytes, err);
     if (status != ASSAY_OK)
         return status;
     ret->numerics = message->numerics_id;
@@ -96,6 +99,7 @@ struct have_call {
     struct assay_evaluator *evaluator;
     struct assay_writer_entry entry;
     struct assay_variant_id variant;
+    enum assay_record_dtype dtype;
     size_t count;
     struct assay_chunk_key keys[];
 };
@@ -111,8 +115,8 @@ static void have_answer(void *arg, const struct assay_err *none)
     if (!there)
         assay_err_set(&err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a Have of %zu keys", have->count);
     else
-        err.status = assay_records_have(have->evaluator->records, &have->variant, have->keys, have->count, there,
-                                        numerics, &err);
+        err.status = assay_records_have(have->evaluator->records, &have->variant, have->dtype, have->keys, have->count,
+                                        there, numerics, &err);
     if (err.status == ASSAY_OK) {
         Assay__V1__HaveRecordsReply reply = ASSAY__V1__HAVE_RECORDS_REPLY__INIT;
         reply.numerics_id = numerics;
@@ -131,6 +135,8 @@ static enum assay_status read_have(const Assay__V1__HaveRecordsRequest *request,
 {
     enum assay_status status =
         assay_digest_from(request->variant_id.data, request->variant_id.len, "variant_id", &have->variant.digest, err);
+    if (status == ASSAY_OK && !serve_record_dtype(request->has_record_dtype, request->record_dtype, &have->dtype))
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "record_dtype is neither F32 nor F16");
     for (size_t i = 0; i < request->n_chunk_keys && status == ASSAY_OK; i++)
         status = assay_digest_from(request->chunk_keys[i].data, request->chunk_keys[i].len, "chunk_keys",
                                    &have->keys[i].digest, err);

@@ -4,6 +4,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/corpus/chunks.h"
+#include "services/evaluator/cache.h"
 #include "services/evaluator/report.h"
 #include "services/evaluator/serve_internal.h"
 
@@ -146,6 +147,27 @@ static enum assay_status send_progress(void *arg, const struct assay_score_progr
     return assay_report_progress(progress, send_reply, score, err);
 }
 
+/* What `assay cache ls` calls the records. They can be listed without a name. */
+static void keep_name(struct assay_evaluator *evaluator, const struct assay_score_side *side,
+                      const Assay__V1__Variant *message)
+{
+    struct assay_model_id model;
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (!message->label || !message->label[0] || message->model_id.len != ASSAY_DIGEST_BYTES)
+        return;
+    memcpy(model.digest.bytes, message->model_id.data, ASSAY_DIGEST_BYTES);
+    if (assay_cache_set_name(evaluator->records, &side->variant, &model, message->label, &err) != ASSAY_OK)
+        assay_log(ASSAY_LOG_WARN, "the name of a variant is not kept reason=\"%s\"", err.text);
+}
+
+static void keep_names(const struct score_call *score)
+{
+    const Assay__V1__ScoreRequest *request = assay_call_request(score->call);
+    keep_name(score->evaluator, &score->spec.reference, request->reference);
+    for (size_t i = 0; i < request->n_variants; i++)
+        keep_name(score->evaluator, &score->variants[i], request->variants[i]);
+}
+
 static void *score_main(void *arg)
 {
     struct score_call *score = arg;
@@ -153,6 +175,7 @@ static void *score_main(void *arg)
     const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool, 0};
     const struct assay_score_sink sink = {score, is_cancelled, send_progress};
     struct assay_err err = ASSAY_ERR_INIT;
+    keep_names(score);
     enum assay_status status = assay_score_run(&deps, &score->spec, &sink, &err);
     if (status == ASSAY_CANCELLED && atomic_load(&evaluator->stopping))
         status = assay_err_set(&err, ASSAY_UNAVAILABLE, "the evaluator is shutting down");

@@ -23,7 +23,7 @@ static uint64_t bytes_of(const struct assay_writer_entry *entry)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < entry->count; i++)
-        bytes += entry->records[i].rows * entry->records[i].cols * sizeof(float);
+        bytes += entry->records[i].rows * entry->records[i].cols * assay_record_value_bytes(entry->records[i].dtype);
     return bytes;
 }
 

@@ -11,5 +11,11 @@ run up --workers int8:fast
 run up --cpus 0-
 run up --listen 'tcp://127.0.0.1:*'
 run down now
+run cache
+run cache empty
+run cache prune
+run cache prune --all --to-gb 1
+run cache ls --dry-run
+run cache stat --records
 ASSAY_CHUNKS=x run eval model --variants int8 --corpus text
 run eval model --variants int8 --corpus text --protocol mine

@@ -22,6 +22,7 @@
 
 enum { RECORDS_PUT, RECORDS_HAVE };
 enum { EVALUATOR_SCORE };
+enum { CACHE_STAT, CACHE_LIST, CACHE_VERIFY, CACHE_PRUNE };
 enum { TOKENS = 512, BEGIN = 256, END = 511, ROWS = END - BEGIN, HIDDEN = 96, CALL_MS = 20000 };
 
 static const char *program;
@@ -341,6 +342,69 @@ static void a_second_evaluator_on_the_same_data_is_refused(void **state)
     assert_int_equal(WEXITSTATUS(how), 6);
 }
 
+static struct assay_reply *cache_call(struct stack *stack, unsigned method, const ProtobufCMessage *request)
+{
+    const struct assay_call_options options = {.deadline_ms = CALL_MS, .wait_for_ready = true};
+    struct assay_reply *reply = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_call_unary(stack->client, &assay__v1__cache__descriptor, method, request, &options, &reply, &err) !=
+        ASSAY_OK)
+        fail_msg("%s", err.text);
+    return reply;
+}
+
+/* The last message of a stream. */
+static struct assay_reply *cache_stream(struct stack *stack, unsigned method, const ProtobufCMessage *request)
+{
+    struct assay_stream *stream = NULL;
+    struct assay_reply *last = NULL, *reply = NULL;
+    assert_int_equal(
+        assay_stream_open(stack->client, &assay__v1__cache__descriptor, method, request, NULL, 4, &stream, NULL),
+        ASSAY_OK);
+    while (assay_stream_next(stream, -1, &reply, NULL) == ASSAY_OK && reply) {
+        assay_reply_free(last);
+        last = reply;
+    }
+    assay_stream_close(stream);
+    assert_non_null(last);
+    return last;
+}
+
+static void the_cache_is_listed_verified_and_pruned(void **state)
+{
+    struct stack *stack = *state;
+    Assay__V1__CacheStatRequest stat = ASSAY__V1__CACHE_STAT_REQUEST__INIT;
+    Assay__V1__CacheListRequest list = ASSAY__V1__CACHE_LIST_REQUEST__INIT;
+    Assay__V1__CacheVerifyRequest verify = ASSAY__V1__CACHE_VERIFY_REQUEST__INIT;
+    Assay__V1__CachePruneRequest prune = ASSAY__V1__CACHE_PRUNE_REQUEST__INIT;
+    put_well(stack, 0);
+    put_well(stack, 1);
+    struct assay_reply *reply = cache_call(stack, CACHE_STAT, &stat.base);
+    const Assay__V1__CacheStatReply *stats = assay_reply_message(reply);
+    assert_int_equal(stats->records, 2);
+    assert_int_equal(stats->n_variants, 2);
+    assert_true(stats->record_bytes >= 2 * sizeof stack->hidden[0]);
+    assert_true(stats->quota_bytes == 100000000);
+    assay_reply_free(reply);
+    reply = cache_stream(stack, CACHE_LIST, &list.base);
+    const Assay__V1__CacheListReply *page = assay_reply_message(reply);
+    assert_int_equal(page->n_records, 2);
+    assert_memory_equal(page->records[0]->chunk_key.data, stack->chunk.bytes, ASSAY_DIGEST_BYTES);
+    assay_reply_free(reply);
+    reply = cache_stream(stack, CACHE_VERIFY, &verify.base);
+    const Assay__V1__CacheVerifyReply *verified = assay_reply_message(reply);
+    assert_int_equal(verified->checked, 2);
+    assert_int_equal(verified->damaged, 0);
+    assay_reply_free(reply);
+    char hex[ASSAY_DIGEST_HEX];
+    prune.variant_prefix = assay_digest_hex(&stack->variants[1], hex);
+    reply = cache_call(stack, CACHE_PRUNE, &prune.base);
+    assert_int_equal(((const Assay__V1__CachePruneReply *)assay_reply_message(reply))->records, 1);
+    assay_reply_free(reply);
+    assert_true(have(stack, 0));
+    assert_false(have(stack, 1));
+}
+
 int main(int argc, char **argv)
 {
     if (argc != 2)
@@ -354,6 +418,7 @@ int main(int argc, char **argv)
         T(a_score_waits_for_records_and_ends_with_all_figures),
         T(a_score_under_way_ends_as_unavailable_on_sigterm),
         T(an_unknown_protocol_is_refused),
+        T(the_cache_is_listed_verified_and_pruned),
         T(a_second_evaluator_on_the_same_data_is_refused),
     };
 #undef T

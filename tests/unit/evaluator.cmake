@@ -1,5 +1,6 @@
 if(TARGET assay_evaluator_core)
   assay_test(test_join TIER quick SOURCES test_join.c USES assay_evaluator_core)
+  assay_test(test_cache TIER quick SOURCES test_cache.c USES assay_evaluator_core)
   assay_test(test_records TIER quick SOURCES test_records.c USES assay_evaluator_core)
   assay_test(test_score_job TIER quick SOURCES test_score_job.c USES assay_evaluator_core m)
 endif()

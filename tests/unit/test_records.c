@@ -66,7 +66,7 @@ static struct assay_record_key key_of(unsigned chunk, unsigned variant)
 {
     struct assay_chunk_key c = chunk_of(chunk);
     struct assay_variant_id v = variant_of(variant);
-    return assay_record_key_of(&c, &v);
+    return assay_record_key_of(&c, &v, ASSAY_RECORD_F32);
 }
 
 static void fill(float hidden[RECORD_FLOATS], unsigned chunk, unsigned salt)
@@ -80,7 +80,7 @@ static enum assay_status put_one(struct assay_records *records, unsigned chunk, 
 {
     float hidden[RECORD_FLOATS];
     fill(hidden, chunk, salt);
-    struct assay_record record = {chunk_of(chunk), variant_of(variant), numerics, ROWS, COLS, hidden};
+    struct assay_record record = {chunk_of(chunk), variant_of(variant), numerics, ROWS, COLS, hidden, ASSAY_RECORD_F32};
     return assay_records_put(records, &record, 1, err);
 }
 
@@ -124,7 +124,7 @@ static bool there(struct assay_records *records, unsigned chunk, unsigned varian
     struct assay_variant_id id = variant_of(variant);
     struct assay_chunk_key key = chunk_of(chunk);
     uint8_t have = 7;
-    assert_int_equal(assay_records_have(records, &id, &key, 1, &have, numerics, NULL), ASSAY_OK);
+    assert_int_equal(assay_records_have(records, &id, ASSAY_RECORD_F32, &key, 1, &have, numerics, NULL), ASSAY_OK);
     assert_true(have == 0 || have == 1);
     return have;
 }
@@ -141,8 +141,8 @@ static void the_same_record_twice_changes_nothing(void **state)
     float first[RECORD_FLOATS], second[RECORD_FLOATS];
     fill(first, 2, 5);
     fill(second, 2, 6);
-    struct assay_record twice[2] = {{chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, first},
-                                    {chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, second}};
+    struct assay_record twice[2] = {{chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, first, ASSAY_RECORD_F32},
+                                    {chunk_of(2), variant_of(1), "engine-1", ROWS, COLS, second, ASSAY_RECORD_F32}};
     assert_int_equal(assay_records_put(records, twice, 2, NULL), ASSAY_OK);
     assert_int_equal(assay_records_count(records), 2);
     expect(records, 2, 1, 5);
@@ -156,19 +156,19 @@ static void the_most_complete_numerics_is_told(void **state)
     struct assay_chunk_key keys[4] = {chunk_of(1), chunk_of(2), chunk_of(3), chunk_of(2)};
     char numerics[ASSAY_NUMERICS_BYTES_MAX + 1];
     uint8_t have[4];
-    assert_int_equal(assay_records_have(records, &variant, keys, 4, have, numerics, NULL), ASSAY_OK);
+    assert_int_equal(assay_records_have(records, &variant, ASSAY_RECORD_F32, keys, 4, have, numerics, NULL), ASSAY_OK);
     assert_string_equal(numerics, "");
     assert_memory_equal(have, "\0\0\0\0", 4);
     put(records, 1, 1, "zeta", 1);
     put(records, 1, 1, "alpha", 1);
     put(records, 3, 2, "zeta", 1);
-    assert_int_equal(assay_records_have(records, &variant, keys, 4, have, numerics, NULL), ASSAY_OK);
+    assert_int_equal(assay_records_have(records, &variant, ASSAY_RECORD_F32, keys, 4, have, numerics, NULL), ASSAY_OK);
     assert_string_equal(numerics, "alpha");
     put(records, 2, 1, "zeta", 1);
-    assert_int_equal(assay_records_have(records, &variant, keys, 4, have, numerics, NULL), ASSAY_OK);
+    assert_int_equal(assay_records_have(records, &variant, ASSAY_RECORD_F32, keys, 4, have, numerics, NULL), ASSAY_OK);
     assert_string_equal(numerics, "zeta");
     assert_memory_equal(have, "\1\1\0\1", 4);
-    assert_int_equal(assay_records_have(records, &other, keys, 4, have, numerics, NULL), ASSAY_OK);
+    assert_int_equal(assay_records_have(records, &other, ASSAY_RECORD_F32, keys, 4, have, numerics, NULL), ASSAY_OK);
     assert_memory_equal(have, "\0\0\1\0", 4);
     struct assay_err err = ASSAY_ERR_INIT;
     assert_int_equal(put_one(records, 9, 1, "has a blank", 1, &err), ASSAY_INVALID_ARGUMENT);
@@ -229,7 +229,7 @@ static void what_would_have_made_room_in_vain_stays(void **state)
     put(records, 0, 1, "n", 1);
     put(records, 1, 1, "n", 1);
     for (unsigned i = 0; i < 3; i++)
-        three[i] = (struct assay_record){chunk_of(10 + i), variant_of(1), "n", ROWS, COLS, hidden};
+        three[i] = (struct assay_record){chunk_of(10 + i), variant_of(1), "n", ROWS, COLS, hidden, ASSAY_RECORD_F32};
     assert_int_equal(assay_records_put(records, three, 3, NULL), ASSAY_RESOURCE_EXHAUSTED);
     expect(records, 1, 1, 1);
     assert_false(there(records, 10, 1));
@@ -306,7 +306,7 @@ static void what_is_not_finite_or_has_no_shape_is_refused_by_name(void **state)
 {
     (void)state;
     float hidden[RECORD_FLOATS] = {0};
-    struct assay_record record = {chunk_of(1), variant_of(1), "n", ROWS, COLS, hidden};
+    struct assay_record record = {chunk_of(1), variant_of(1), "n", ROWS, COLS, hidden, ASSAY_RECORD_F32};
     struct assay_err err = ASSAY_ERR_INIT;
     char hex[ASSAY_DIGEST_HEX];
     assert_int_equal(assay_record_check(&record, &err), ASSAY_OK);
@@ -346,7 +346,8 @@ static void pending_done(void *arg, const struct assay_err *err)
 static void submit(struct assay_writer *writer, struct pending *pending, unsigned chunk, unsigned salt)
 {
     fill(pending->hidden, chunk, salt);
-    pending->record = (struct assay_record){chunk_of(chunk), variant_of(1), "n", ROWS, COLS, pending->hidden};
+    pending->record =
+        (struct assay_record){chunk_of(chunk), variant_of(1), "n", ROWS, COLS, pending->hidden, ASSAY_RECORD_F32};
     pending->entry = (struct assay_writer_entry){&pending->record, 1, pending_done, pending, NULL};
     sem_init(&pending->done, 0, 0);
     assert_int_equal(assay_writer_submit(writer, &pending->entry, NULL), ASSAY_OK);
@@ -366,7 +367,8 @@ static void the_writer_answers_each_after_the_commit_and_the_bad_one_alone_fails
         }
         fill(pending[i].hidden, i, 3);
         pending[i].hidden[5] = NAN;
-        pending[i].record = (struct assay_record){chunk_of(i), variant_of(1), "n", ROWS, COLS, pending[i].hidden};
+        pending[i].record =
+            (struct assay_record){chunk_of(i), variant_of(1), "n", ROWS, COLS, pending[i].hidden, ASSAY_RECORD_F32};
         pending[i].entry = (struct assay_writer_entry){&pending[i].record, 1, pending_done, &pending[i], NULL};
         sem_init(&pending[i].done, 0, 0);
         assert_int_equal(assay_writer_submit(writer, &pending[i].entry, NULL), ASSAY_OK);

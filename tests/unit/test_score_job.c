@@ -133,8 +133,13 @@ static struct bench *need(void **state)
 static void put_with(struct bench *bench, size_t chunk, size_t source, const char *numerics, size_t rows)
 {
     struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_record record = {bench->keys[chunk], bench->sides[source].variant, numerics, rows,
-                                  bench->hidden,      bench->states[chunk][source]};
+    struct assay_record record = {.chunk = bench->keys[chunk],
+                                  .variant = bench->sides[source].variant,
+                                  .numerics = numerics,
+                                  .rows = rows,
+                                  .cols = bench->hidden,
+                                  .hidden = bench->states[chunk][source],
+                                  .dtype = ASSAY_RECORD_F32};
     if (assay_records_put(bench->records, &record, 1, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
 }
