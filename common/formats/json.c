@@ -137,7 +137,7 @@ static enum assay_status wrong_type(const cJSON *member, const char *what, const
 enum assay_status assay_json_get_int(const cJSON *object, const char *what, const char *key, bool required, int64_t min,
                                      int64_t max, int64_t *ret, struct assay_err *err)
 {
-    const cJSON *member;
+    const cJSON *member = NULL;
     enum assay_status status = get_member(object, what, key, required, &member, err);
     if (status != ASSAY_OK || !member)
         return status;
@@ -155,7 +155,7 @@ enum assay_status assay_json_get_int(const cJSON *object, const char *what, cons
 enum assay_status assay_json_get_double(const cJSON *object, const char *what, const char *key, bool required,
                                         double *ret, struct assay_err *err)
 {
-    const cJSON *member;
+    const cJSON *member = NULL;
     enum assay_status status = get_member(object, what, key, required, &member, err);
     if (status != ASSAY_OK || !member)
         return status;
@@ -170,7 +170,7 @@ enum assay_status assay_json_get_double(const cJSON *object, const char *what, c
 enum assay_status assay_json_get_bool(const cJSON *object, const char *what, const char *key, bool required, bool *ret,
                                       struct assay_err *err)
 {
-    const cJSON *member;
+    const cJSON *member = NULL;
     enum assay_status status = get_member(object, what, key, required, &member, err);
     if (status != ASSAY_OK || !member)
         return status;
@@ -183,7 +183,7 @@ enum assay_status assay_json_get_bool(const cJSON *object, const char *what, con
 enum assay_status assay_json_get_string(const cJSON *object, const char *what, const char *key, bool required,
                                         const char **ret, struct assay_err *err)
 {
-    const cJSON *member;
+    const cJSON *member = NULL;
     enum assay_status status = get_member(object, what, key, required, &member, err);
     if (status != ASSAY_OK || !member)
         return status;

@@ -19,6 +19,20 @@ struct settings {
     int64_t threads, batch_tokens;
 };
 
+static enum assay_status check_precision(const char *precision, struct assay_err *err)
+{
+    struct assay_spec spec;
+    enum assay_status status = assay_spec_parse(precision, &spec, err);
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "--precision");
+        return status;
+    }
+    if (strcmp(assay_scheme_name(spec.scheme), precision) != 0)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--precision: found '%s', wanted a scheme without parameters",
+                             precision);
+    return ASSAY_OK;
+}
+
 static enum assay_status parse(int argc, char **argv, struct settings *settings, enum assay_settings_outcome *ret,
                                struct assay_err *err)
 {
@@ -80,16 +94,7 @@ static enum assay_status parse(int argc, char **argv, struct settings *settings,
         return status;
     if (strcmp(settings->device, "cpu") != 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--device: found '%s', wanted cpu", settings->device);
-    struct assay_spec spec;
-    status = assay_spec_parse(settings->precision, &spec, err);
-    if (status != ASSAY_OK) {
-        assay_err_prefix(err, "--precision");
-        return status;
-    }
-    if (strcmp(assay_scheme_name(spec.scheme), settings->precision) != 0)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--precision: found '%s', wanted a scheme without parameters",
-                             settings->precision);
-    return ASSAY_OK;
+    return check_precision(settings->precision, err);
 }
 
 static enum assay_status choose_endpoint(const char *given, const char *data_dir, const char *name,
