@@ -11,6 +11,7 @@ int assay_command_down(int argc, char **argv);
 int assay_command_eval(int argc, char **argv);
 int assay_command_jobs(int argc, char **argv);
 int assay_command_logits(int argc, char **argv);
+int assay_command_rpc(int argc, char **argv);
 int assay_command_tokenize(int argc, char **argv);
 int assay_command_up(int argc, char **argv);
 int assay_command_workers(int argc, char **argv);

@@ -15,7 +15,7 @@
 
 #define NAME_BYTES_MAX 200
 #define OUT_MODE 0777
-#define SETTINGS_MAX 16
+#define SETTINGS_MAX 20
 
 static enum assay_status canonical(const char *option, const char *text, char ret[ASSAY_SPEC_TEXT_MAX],
                                    struct assay_err *err)
@@ -194,10 +194,15 @@ static size_t measure_settings(struct assay_eval_options *options, const char **
     return ASSAY_COUNT(settings);
 }
 
-/* Where it runs and where results go. */
+/* Where it is written, where it runs, where results go. */
 static size_t place_settings(struct assay_eval_options *options, const char **texts, struct assay_setting *ret)
 {
     const struct assay_setting settings[] = {
+        {.name = "job",
+         .type = ASSAY_SETTING_STRING,
+         .target = &texts[4],
+         .argument = "FILE",
+         .help = "read the job from a YAML file; options override it"},
         {.name = "out",
          .type = ASSAY_SETTING_STRING,
          .target = &options->out_dir,
@@ -238,7 +243,7 @@ static size_t place_settings(struct assay_eval_options *options, const char **te
 static bool parse_arguments(int argc, char **argv, struct assay_eval_options *options, const char **ret_texts,
                             int *ret_exit)
 {
-    const char *positional[1] = {NULL};
+    const char *positional[1] = {ret_texts[0]};
     struct assay_setting settings[SETTINGS_MAX];
     size_t count = measure_settings(options, ret_texts, settings);
     count += place_settings(options, ret_texts, settings + count);
@@ -249,7 +254,7 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
         .settings = settings,
         .settings_count = count,
         .positional = positional,
-        .positional_min = 1,
+        .positional_min = ret_texts[0] ? 0 : 1,
         .positional_max = 1,
     };
     bool go_on = assay_say_parse("eval", &command, argc, argv, ret_exit);
@@ -257,9 +262,33 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
     return go_on;
 }
 
+/* What a job file says stands in for the defaults. */
+static enum assay_status load_job(const char *path, struct assay_eval_options *options, const char **texts,
+                                  struct assay_err *err)
+{
+    struct assay_job_file *job = &options->job;
+    enum assay_status status = path ? assay_job_file_load(path, job, err) : ASSAY_OK;
+    if (status != ASSAY_OK || !path)
+        return status;
+    texts[0] = job->model;
+    texts[1] = job->reference ? job->reference : texts[1];
+    texts[2] = job->variants;
+    options->name = job->name;
+    options->corpus_path = job->corpus;
+    options->protocol = job->protocol ? job->protocol : options->protocol;
+    options->out_dir = job->out ? job->out : options->out_dir;
+    options->chunks_max = job->chunks;
+    if (job->has_perplexity_increase)
+        options->perplexity_increase_percent_max = job->perplexity_increase_percent;
+    if (job->has_kl_mean)
+        options->kl_mean_nats_max = job->kl_mean_nats;
+    return ASSAY_OK;
+}
+
 bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *options, int *ret_exit)
 {
-    const char *texts[4] = {NULL, "fp32", NULL, NULL}; /* model, reference, variants, data */
+    const char *texts[5] = {NULL, "fp32", NULL, NULL, NULL}; /* model, reference, variants, data, job */
+    const char *job = assay_job_file_named(argc, argv);
     struct assay_err err = ASSAY_ERR_INIT;
     *options = (struct assay_eval_options){
         .protocol = "llamacpp-512",
@@ -267,8 +296,19 @@ bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *
         .perplexity_increase_percent_max = 8,
         .kl_mean_nats_max = 0.1,
     };
+    if (load_job(job, options, texts, &err) != ASSAY_OK) {
+        *ret_exit = assay_say_failure("eval", &err);
+        return false;
+    }
     if (!parse_arguments(argc, argv, options, texts, ret_exit))
         return false;
+    if (job ? !texts[4] || strcmp(job, texts[4]) != 0 : texts[4] != NULL) {
+        assay_err_set(&err, ASSAY_INVALID_ARGUMENT,
+                      "--job: write --job=FILE, and a value that begins with -- as --NAME=VALUE");
+        assay_say_failure("eval", &err);
+        *ret_exit = ASSAY_EXIT_USAGE;
+        return false;
+    }
     if (check_values(options, texts[1], texts[2], &err) != ASSAY_OK) {
         assay_say_failure("eval", &err);
         *ret_exit = ASSAY_EXIT_USAGE;
@@ -284,5 +324,6 @@ bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *
 
 void assay_eval_options_release(struct assay_eval_options *options)
 {
+    assay_job_file_release(&options->job);
     assay_buf_release(&options->command);
 }

@@ -1,6 +1,7 @@
 /* What the user of `assay eval` asks for, checked before anything starts. */
 #pragma once
 
+#include "cli/job_file.h"
 #include "common/base/buf.h"
 #include "common/base/fs.h"
 #include "common/base/limits.h"
@@ -16,7 +17,8 @@ struct assay_eval_options {
     int64_t chunks_max;                                                /* 0 = all */
     double perplexity_increase_percent_max, kl_mean_nats_max;
     bool json, keep_stack, dry_run;
-    struct assay_buf command; /* as it was typed */
+    struct assay_job_file job; /* of --job; what the command line does not say comes from here */
+    struct assay_buf command;  /* as it was typed */
 };
 
 /* True: go on. False: *ret_exit is what to end with (--help, or a fault that has been told). */

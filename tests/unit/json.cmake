@@ -2,3 +2,4 @@ assay_test(test_message_json TIER quick SOURCES test_message_json.c USES assay_w
 target_link_options(test_message_json PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
 assay_test(test_reflection TIER quick SOURCES test_reflection.c test_wire_support.c USES assay_wire)
 assay_test(test_yaml TIER quick SOURCES test_yaml.c USES assay_formats)
+assay_test(test_job_file TIER quick SOURCES test_job_file.c USES assay_cli)

@@ -1,0 +1,1 @@
+assay_script_test(rpc_and_job_files TIER full SCRIPT rpc_and_job_files.py DEADLINE 240)
