@@ -25,6 +25,17 @@ struct assay_gemm_ops {
     void (*unpack_bf16)(size_t k, const uint16_t *src, float *dst);
     void (*unpack_f16)(size_t k, const uint16_t *src, float *dst);
     void (*unpack_i8)(size_t k, const int8_t *src, const float *scales, float *dst);
+    /* k x 32 codes of 4 bits, 16 bytes each k: byte j has column j in its low half and j + 16 in its high half. The
+     * value is table[code] * scales[j], or ((float)code - zeros[j]) * scales[j]; rounded once. */
+    void (*unpack_table4)(size_t k, const uint8_t *src, const float table[16], const float *scales, float *dst);
+    void (*unpack_int4)(size_t k, const uint8_t *src, const float *zeros, const float *scales, float *dst);
+
+    /* Rounds k x width elements to bf16 (to nearest even; what then is subnormal becomes a zero of its sign) and writes
+     * them in the form that tile_bf16 reads: bf16_bytes for each, for an even number of k, zeros behind the last. */
+    size_t bf16_bytes;
+    void (*to_bf16)(size_t k, size_t width, const float *src, void *dst);
+    /* As `tile`, with operands that to_bf16 wrote; each step's result that is subnormal becomes a zero of its sign. */
+    void (*tile_bf16)(size_t rows, size_t k, const void *a, const void *b, float *c, size_t ldc, bool go_on);
 };
 
 /* One row each, n >= 1. Sums run over 16 lanes (element i in lane i % 16), then lane i + lane i + 8, + 4, + 2, + 1. */
@@ -42,7 +53,7 @@ struct assay_vector_ops {
 };
 
 struct assay_kernels {
-    const char *name; /* "scalar", "avx2", "avx512" */
+    const char *name; /* "scalar", "avx2", "avx512", "avx512bf16" */
     const struct assay_gemm_ops *gemm;
     const struct assay_vector_ops *vector;
 };
@@ -50,33 +61,67 @@ struct assay_kernels {
 /* All paths of this build, slowest first; NULL behind the last one that this CPU and operating system can run. */
 const struct assay_kernels *assay_kernels_at(size_t index);
 
-/* The fastest path, or the one that the environment variable ASSAY_CPU_MASK (scalar, avx2, avx512) caps it to.
- * INVALID_ARGUMENT for another value. */
+/* The fastest path, or the one that the environment variable ASSAY_CPU_MASK (scalar, avx2, avx512, avx512bf16) caps it
+ * to. INVALID_ARGUMENT for another value. */
 enum assay_status assay_kernels_select(const struct assay_kernels **ret, struct assay_err *err) ASSAY_MUST_USE;
 
 /* --- products --- */
 
-/* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j. Rows beyond n are zeros.
- */
+enum assay_weights {
+    ASSAY_WEIGHTS_F32,
+    ASSAY_WEIGHTS_BF16,
+    ASSAY_WEIGHTS_F16,
+    ASSAY_WEIGHTS_I8,     /* code * scale of the row */
+    ASSAY_WEIGHTS_TABLE4, /* table[code] * scale of the group */
+    ASSAY_WEIGHTS_INT4    /* (code - zero of the group) * scale of the group */
+};
+
+/* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j; of 4-bit codes, byte j <
+ * 16 of the 16 at (p * k + kk) * 16 has rows j (low half) and j + 16. Rows beyond n are zeros. */
 struct assay_panels {
-    enum assay_dtype dtype; /* F32, BF16, F16, I8 */
+    enum assay_weights type;
     size_t n, k;
     void *data;
-    float *scales; /* I8: one a row, padded to whole panels; else NULL */
-    size_t bytes;  /* of data and scales */
+    float *scales;  /* I8: one a row, padded to whole panels; 4 bits: one a group; else NULL */
+    uint8_t *zeros; /* INT4: one a group */
+    float table[16];
+    size_t group, row_span; /* 4 bits: as in struct assay_codes */
+    size_t step;            /* 4 bits: no row changes its group but at multiples of this */
+    size_t bytes;           /* of data, scales and zeros */
 };
 
 /* `src` is row-major [n, k] of `dtype`, of any alignment; `scales` [n] belong to I8 only. Same-sized copy, no second
- * one. UNIMPLEMENTED for another dtype; RESOURCE_EXHAUSTED. */
+ * one. UNIMPLEMENTED for another dtype than F32, BF16, F16 and I8; RESOURCE_EXHAUSTED. */
 enum assay_status assay_panels_pack(struct assay_pool *pool, enum assay_dtype dtype, const void *src,
                                     const float *scales, size_t n, size_t k, struct assay_panels *ret,
                                     struct assay_err *err) ASSAY_MUST_USE;
+
+/* A matrix [n, k] of 4-bit codes, two a byte, as files have it. */
+struct assay_codes {
+    const uint8_t *codes;
+    bool high_first;  /* the first of two codes is in the high half */
+    size_t row_codes; /* element (r, kk) is code r * row_codes + kk */
+    size_t group;     /* element (r, kk) is in group (r * row_span + kk) / group */
+    size_t row_span;
+    size_t groups; /* in all */
+    const float *scales;
+    const uint8_t *zeros; /* [groups]; NULL with a table */
+    const float *table;   /* [16] or NULL */
+};
+
+/* RESOURCE_EXHAUSTED. n, k, group >= 1; every element has a code and a group. */
+enum assay_status assay_panels_pack_codes(struct assay_pool *pool, const struct assay_codes *src, size_t n, size_t k,
+                                          struct assay_panels *ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_panels_release(struct assay_panels *panels); /* leaves it empty; empty is fine */
 
 /* c[m, n] = a[m, k] . W^T (+ bias[n], added last; may be NULL). lda and ldc are the distances of rows, in elements.
  * A row of c depends on that row of a and on W alone: neither m nor the threads nor the path change its bits. */
 void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                 const struct assay_panels *w, const float *bias, float *c, size_t ldc);
+
+/* The same with a and W rounded to bf16 (`to_bf16`); sums and bias are f32. */
+void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                     const struct assay_panels *w, const float *bias, float *c, size_t ldc);
 
 /* a[rows, k] as the tiles that `tile` reads: tile t at dst + t * tile_rows * k, rows beyond the last are zeros. */
 void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, size_t lda, float *dst);

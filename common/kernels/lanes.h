@@ -80,6 +80,9 @@ LANES_INLINE struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes
     return (struct lanes){_mm512_fmadd_ps(a.v, b.v, c.v)};
 }
 
+/* Here the processor is told to flush. */
+#define lanes_fma_flushed lanes_fma
+
 /* a > b ? a : b, so b where either is NaN. */
 LANES_INLINE struct lanes lanes_max(struct lanes a, struct lanes b)
 {
@@ -118,6 +121,23 @@ LANES_INLINE struct lanes lanes_from_f16(const uint16_t *p)
 LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
 {
     return (struct lanes){_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)))};
+}
+
+/* The low or high halves of 16 bytes, as indices into 16 floats and as numbers. */
+LANES_INLINE __m512i lanes_halves(const uint8_t *p, bool high)
+{
+    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
+    return high ? _mm512_srli_epi32(wide, 4) : _mm512_and_si512(wide, _mm512_set1_epi32(15));
+}
+
+LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
+{
+    return (struct lanes){_mm512_permutexvar_ps(lanes_halves(p, high), _mm512_loadu_ps(table))};
+}
+
+LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
+{
+    return (struct lanes){_mm512_cvtepi32_ps(lanes_halves(p, high))};
 }
 
 #elif defined(ASSAY_LANES_AVX2)
@@ -175,6 +195,8 @@ LANES_INLINE struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes
     return (struct lanes){_mm256_fmadd_ps(a.lo, b.lo, c.lo), _mm256_fmadd_ps(a.hi, b.hi, c.hi)};
 }
 
+#define lanes_fma_flushed lanes_fma
+
 LANES_INLINE struct lanes lanes_max(struct lanes a, struct lanes b)
 {
     return (struct lanes){_mm256_max_ps(a.lo, b.lo), _mm256_max_ps(a.hi, b.hi)};
@@ -221,6 +243,30 @@ LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
 {
     return (struct lanes){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)p))),
                           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
+}
+
+LANES_INLINE __m256i lanes_halves(const uint8_t *p, bool high)
+{
+    __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
+    return high ? _mm256_srli_epi32(wide, 4) : _mm256_and_si256(wide, _mm256_set1_epi32(15));
+}
+
+LANES_INLINE __m256 lanes_table_half(const float table[16], __m256i index)
+{
+    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+}
+
+LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
+{
+    return (struct lanes){lanes_table_half(table, lanes_halves(p, high)),
+                          lanes_table_half(table, lanes_halves(p + 8, high))};
+}
+
+LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
+{
+    return (struct lanes){_mm256_cvtepi32_ps(lanes_halves(p, high)), _mm256_cvtepi32_ps(lanes_halves(p + 8, high))};
 }
 
 #else
@@ -278,6 +324,17 @@ LANES_INLINE struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes
     return r;
 }
 
+/* a * b + c where a subnormal result, seen after rounding to 24 bits, becomes a zero of its sign. c, and a and b if not
+ * 0, are normal. Near the border the result is computed again with more room below it. */
+LANES_INLINE struct lanes lanes_fma_flushed(struct lanes a, struct lanes b, struct lanes c)
+{
+    struct lanes r = lanes_fma(a, b, c);
+    for (size_t i = 0; i < LANES; i++)
+        if (fabsf(r.x[i]) <= 0x1p-126f && fabsf(fmaf(a.x[i] * 0x1p50f, b.x[i] * 0x1p50f, c.x[i] * 0x1p100f)) < 0x1p-26f)
+            r.x[i] = copysignf(0.0f, r.x[i]);
+    return r;
+}
+
 LANES_INLINE float lanes_power(uint32_t biased_exponent)
 {
     uint32_t bits = biased_exponent << 23;
@@ -319,6 +376,22 @@ LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
     struct lanes r;
     for (size_t i = 0; i < LANES; i++)
         r.x[i] = (float)p[i];
+    return r;
+}
+
+LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
+{
+    struct lanes r;
+    for (size_t i = 0; i < LANES; i++)
+        r.x[i] = table[high ? p[i] >> 4 : p[i] & 15];
+    return r;
+}
+
+LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
+{
+    struct lanes r;
+    for (size_t i = 0; i < LANES; i++)
+        r.x[i] = (float)(high ? p[i] >> 4 : p[i] & 15);
     return r;
 }
 

@@ -192,6 +192,25 @@ static enum assay_status read_rope(const cJSON *config, const char *what, struct
     return status;
 }
 
+/* Our own member: what the artifact's variant rounds the operands of products to. */
+static enum assay_status read_compute(const cJSON *config, const char *what, bool *ret_bf16, struct assay_err *err)
+{
+    const cJSON *own = cJSON_GetObjectItemCaseSensitive(config, "assay");
+    if (absent(own))
+        return ASSAY_OK;
+    if (!cJSON_IsObject(own))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: 'assay' is not an object", what);
+    struct reader r = {own, what, err, ASSAY_OK};
+    const char *compute = read_string(&r, "compute", "f32");
+    if (r.status != ASSAY_OK)
+        return r.status;
+    *ret_bf16 = strcmp(compute, "bf16") == 0;
+    if (!*ret_bf16 && strcmp(compute, "f32") != 0)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: compute '%.40s' is not implemented; f32 and bf16 are", what,
+                             compute);
+    return ASSAY_OK;
+}
+
 static enum assay_status check_sizes(const struct assay_model_config *c, const char *what, struct assay_err *err)
 {
     if (c->heads % c->kv_heads != 0)
@@ -240,6 +259,8 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the activation '%.60s' is not implemented; silu is", what,
                              activation);
     status = check_sizes(&c, what, err);
+    if (status == ASSAY_OK)
+        status = read_compute(config, what, &c.compute_bf16, err);
     if (status == ASSAY_OK)
         status = read_rope(config, what, &c, err);
     if (status == ASSAY_OK)

@@ -114,11 +114,20 @@ static void finish_row(struct pass *pass, size_t row)
                                               s->hidden + (position - s->begin) * hidden);
 }
 
+void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, size_t rows, const float *from,
+                      const struct assay_panels *w, const float *bias, float *to)
+{
+    if (model->config.compute_bf16)
+        assay_gemm_bf16(model->kernels, pool, rows, from, w->k, w, bias, to, w->n);
+    else
+        assay_gemm(model->kernels, pool, rows, from, w->k, w, bias, to, w->n);
+}
+
 static void multiply(struct pass *pass, const struct assay_layer *layer, enum assay_linear which, const float *from,
                      float *to)
 {
     const struct assay_linear_weights *w = &layer->linears[which];
-    assay_gemm(pass->model->kernels, pass->pool, pass->rows, from, w->panels.k, &w->panels, w->bias, to, w->panels.n);
+    assay_model_gemm(pass->model, pass->pool, pass->rows, from, &w->panels, w->bias, to);
 }
 
 static void run_layer(struct pass *pass, const struct assay_layer *layer)

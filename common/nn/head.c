@@ -20,7 +20,9 @@ static void digest_tensor(struct assay_hash *hash, const struct assay_tensor *te
 
 static struct assay_digest digest_head(const struct assay_checkpoint *checkpoint, const char *name)
 {
-    static const char *const parts[] = {"weight", "weight_scale"};
+    static const char *const parts[] = {
+        "weight",        "weight_scale",         "weight_packed",           "weight_zero_point",
+        "weight.absmax", "weight.nested_absmax", "weight.nested_quant_map", "weight.quant_state.bitsandbytes__nf4"};
     struct assay_hash hash;
     assay_hash_init(&hash, "assay.head.v1");
     for (size_t i = 0; i < ASSAY_COUNT(parts); i++) {

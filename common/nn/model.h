@@ -1,6 +1,6 @@
 /* Decoder models: weights packed at load, forward passes up to and including the final norm.
- * Numerics: every product accumulates one f32 chain of fused multiply-adds in order of the inner index; the same inputs give
- * the same bits whatever the threads, the batch or the instruction set. docs/NUMERICS.md has the bounds. */
+ * Numerics: every product accumulates one f32 chain of fused multiply-adds in order of the inner index; the same inputs
+ * give the same bits whatever the threads, the batch or the instruction set. docs/NUMERICS.md has the bounds. */
 #pragma once
 
 #include "common/base/pool.h"
@@ -13,6 +13,7 @@ struct assay_model_config {
     size_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions_max;
     float norm_eps;
     bool tied_head, attention_bias, mlp_bias;
+    bool compute_bf16; /* "assay": {"compute": "bf16"}: products of the layers' linears round both operands to bf16 */
     struct {
         enum assay_rope_kind kind;
         double theta, factor, low_freq_factor, high_freq_factor;
@@ -21,16 +22,17 @@ struct assay_model_config {
 };
 
 /* Reads config.json of transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) style.
- * UNIMPLEMENTED for an architecture, activation, rope type or other option we do not have, by name; INVALID_ARGUMENT for sizes
- * that are missing, out of range or do not fit together. */
+ * UNIMPLEMENTED for an architecture, activation, rope type or other option we do not have, by name; INVALID_ARGUMENT
+ * for sizes that are missing, out of range or do not fit together. */
 enum assay_status assay_model_config_read(const cJSON *config, const char *what, struct assay_model_config *ret,
                                           struct assay_err *err) ASSAY_MUST_USE;
 
 struct assay_model;
 
-/* Loads a checkpoint or an artifact (a quantization_config of compressed-tensors int8 per channel is understood, another is
- * UNIMPLEMENTED by name). Weights are packed layer by layer; the head is not loaded. The checkpoint may be closed afterwards.
- * NOT_FOUND / INVALID_ARGUMENT name the tensor that is missing or has another shape or dtype. `pool` is used while loading. */
+/* Loads a checkpoint or an artifact. Understood of quantization_config: compressed-tensors int8 per channel and 4 bits
+ * packed by group or channel, bitsandbytes nf4; another is UNIMPLEMENTED by name. Weights are packed layer by layer;
+ * the head is not loaded. The checkpoint may be closed afterwards. NOT_FOUND / INVALID_ARGUMENT name the tensor that is
+ * missing or has another shape or dtype. `pool` is used while loading. */
 enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                    struct assay_model **ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_model_free(struct assay_model *model); /* NULL is fine */
@@ -45,14 +47,14 @@ struct assay_sequence {
     float *hidden;
 };
 
-/* OUT_OF_RANGE for an id or a length beyond the model; CANCELLED when *cancel became true (checked layer by layer; may be NULL);
- * RESOURCE_EXHAUSTED when out of memory. One call at a time a pool. Memory: O(tokens in the batch). */
+/* OUT_OF_RANGE for an id or a length beyond the model; CANCELLED when *cancel became true (checked layer by layer; may
+ * be NULL); RESOURCE_EXHAUSTED when out of memory. One call at a time a pool. Memory: O(tokens in the batch). */
 enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;
 
-/* Products on this model's shapes give the same bits for a row whether 1, 2, 7, 16 or 256 rows are multiplied: checked with
- * pseudo-random rows, for workers to call once at start. INTERNAL names the shape that does not hold it. */
+/* Products on this model's shapes give the same bits for a row whether 1, 2, 7, 16 or 256 rows are multiplied: checked
+ * with pseudo-random rows, for workers to call once at start. INTERNAL names the shape that does not hold it. */
 enum assay_status assay_model_check_rows(const struct assay_model *model, struct assay_pool *pool,
                                          struct assay_err *err) ASSAY_MUST_USE;
 

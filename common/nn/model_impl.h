@@ -25,21 +25,47 @@ struct assay_model {
     size_t bytes;
 };
 
+/* to[rows, n] = from[rows, k] . W^T (+ bias) with the model's compute; all dense. */
+void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, size_t rows, const float *from,
+                      const struct assay_panels *w, const float *bias, float *to);
+
 /* What a checkpoint's quantization_config says, as far as we read it. */
-struct assay_quantization {
-    bool int8; /* compressed-tensors int-quantized, 8 bits, symmetric, by channel */
+enum assay_quantization_kind {
+    ASSAY_QUANTIZATION_NONE,
+    ASSAY_QUANTIZATION_INT8, /* compressed-tensors int-quantized, 8 bits, symmetric, by channel */
+    ASSAY_QUANTIZATION_INT4, /* compressed-tensors pack-quantized, 4 bits, by group or channel */
+    ASSAY_QUANTIZATION_NF4   /* bitsandbytes */
 };
 
-/* UNIMPLEMENTED names the value that we do not have. No quantization_config: all false. */
+struct assay_quantization {
+    enum assay_quantization_kind kind;
+    size_t group; /* INT4: elements of a row that share a scale; 0: all */
+    bool symmetric;
+};
+
+/* UNIMPLEMENTED names the value that we do not have. No quantization_config: NONE. */
 enum assay_status assay_quantization_read(const cJSON *config, const char *what, struct assay_quantization *ret,
                                           struct assay_err *err) ASSAY_MUST_USE;
 
-/* NAME.weight [n, k], and NAME.weight_scale [n, 1] when it is int8, as panels. */
+/* NAME.weight [n, k], or what the quantization has in its place, as panels. */
 enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                     const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
                                     struct assay_panels *ret, struct assay_err *err) ASSAY_MUST_USE;
+
+/* NAME.weight_packed and its companions (pack-quantized), or NAME.weight U8 and its companions (bitsandbytes nf4). */
+enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                                         const char *name, size_t n, size_t k,
+                                         const struct assay_quantization *quantization, struct assay_panels *ret,
+                                         struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_panels_load_nf4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                                        const char *name, size_t n, size_t k, struct assay_panels *ret,
+                                        struct assay_err *err) ASSAY_MUST_USE;
 
 /* A tensor of exactly this name, rank and shape; NOT_FOUND or INVALID_ARGUMENT names it. `columns` 0 means rank 1. */
 enum assay_status assay_tensor_get(const struct assay_checkpoint *checkpoint, const char *name, size_t rows,
                                    size_t columns, const struct assay_tensor **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
+
+/* The elements of NAME.PART, F32, BF16 or F16, of that shape, as f32; *ret is to be freed. */
+enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
+                                      size_t rows, size_t columns, float **ret, struct assay_err *err) ASSAY_MUST_USE;

@@ -1,6 +1,7 @@
-/* quantization_config of compressed-tensors. Source: compressed-tensors, "int-quantized". */
+/* quantization_config of compressed-tensors ("int-quantized", "pack-quantized") and of bitsandbytes (nf4). */
 #include <string.h>
 
+#include "common/base/limits.h"
 #include "common/nn/model_impl.h"
 
 static const cJSON *member(const cJSON *object, const char *key)
@@ -31,13 +32,42 @@ static enum assay_status want_absent(const cJSON *object, const char *what, cons
     return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: quantization_config with %s is not implemented", what, key);
 }
 
-static enum assay_status check_group(const cJSON *group, const char *what, struct assay_err *err)
+/* What one group says about its weights. */
+static enum assay_status read_weights(const cJSON *weights, const char *what, bool packed,
+                                      struct assay_quantization *ret, struct assay_err *err)
+{
+    const cJSON *bits = member(weights, "num_bits"), *strategy = member(weights, "strategy");
+    const cJSON *size = member(weights, "group_size"), *symmetric = member(weights, "symmetric");
+    int wanted = packed ? 4 : 8;
+    if (!cJSON_IsNumber(bits) || bits->valuedouble != wanted)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                             "%s: quantization_config of %s weights with num_bits other than %d is not implemented",
+                             what, packed ? "pack-quantized" : "int-quantized", wanted);
+    *ret = (struct assay_quantization){packed ? ASSAY_QUANTIZATION_INT4 : ASSAY_QUANTIZATION_INT8, 0,
+                                       !cJSON_IsFalse(symmetric)};
+    if (!packed && !cJSON_IsTrue(symmetric))
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                             "%s: quantization_config with asymmetric weights of 8 bits is not implemented", what);
+    if (!packed || !cJSON_IsString(strategy) || strcmp(strategy->valuestring, "group") != 0)
+        return want_string(weights, what, "strategy", "channel", false, err);
+    if (!cJSON_IsNumber(size) || !(size->valuedouble >= 1 && size->valuedouble <= ASSAY_MODEL_DIM_MAX) ||
+        size->valuedouble != (double)(size_t)size->valuedouble)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "%s: quantization_config with strategy group needs a group_size of 1 to %u", what,
+                             ASSAY_MODEL_DIM_MAX);
+    ret->group = (size_t)size->valuedouble;
+    return ASSAY_OK;
+}
+
+static enum assay_status read_group(const cJSON *group, const char *what, bool packed, struct assay_quantization *ret,
+                                    struct assay_err *err)
 {
     const cJSON *weights = member(group, "weights");
     if (!cJSON_IsObject(weights))
         return assay_err_set(err, ASSAY_UNIMPLEMENTED,
                              "%s: quantization_config with a group without weights is not implemented", what);
-    enum assay_status status = want_string(group, what, "format", "int-quantized", true, err);
+    enum assay_status status =
+        want_string(group, what, "format", packed ? "pack-quantized" : "int-quantized", true, err);
     if (status == ASSAY_OK)
         status = want_absent(group, what, "input_activations", err);
     if (status == ASSAY_OK)
@@ -45,34 +75,19 @@ static enum assay_status check_group(const cJSON *group, const char *what, struc
     if (status == ASSAY_OK)
         status = want_string(weights, what, "type", "int", false, err);
     if (status == ASSAY_OK)
-        status = want_string(weights, what, "strategy", "channel", false, err);
-    if (status == ASSAY_OK)
         status = want_absent(weights, what, "actorder", err);
     if (status == ASSAY_OK)
         status = want_absent(weights, what, "dynamic", err);
-    if (status != ASSAY_OK)
-        return status;
-    const cJSON *bits = member(weights, "num_bits");
-    if (!cJSON_IsNumber(bits) || bits->valuedouble != 8)
-        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                             "%s: quantization_config with num_bits other than 8 is not implemented", what);
-    if (!cJSON_IsTrue(member(weights, "symmetric")))
-        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                             "%s: quantization_config with asymmetric weights is not implemented", what);
-    return ASSAY_OK;
+    return status == ASSAY_OK ? read_weights(weights, what, packed, ret, err) : status;
 }
 
-enum assay_status assay_quantization_read(const cJSON *config, const char *what, struct assay_quantization *ret,
-                                          struct assay_err *err)
+static enum assay_status read_compressed_tensors(const cJSON *quantization, const char *what,
+                                                 struct assay_quantization *ret, struct assay_err *err)
 {
-    const cJSON *quantization = member(config, "quantization_config");
-    if (!quantization) {
-        *ret = (struct assay_quantization){0};
-        return ASSAY_OK;
-    }
-    enum assay_status status = want_string(quantization, what, "quant_method", "compressed-tensors", false, err);
-    if (status == ASSAY_OK)
-        status = want_string(quantization, what, "format", "int-quantized", false, err);
+    const cJSON *format = member(quantization, "format");
+    bool packed = cJSON_IsString(format) && strcmp(format->valuestring, "pack-quantized") == 0;
+    enum assay_status status =
+        packed ? ASSAY_OK : want_string(quantization, what, "format", "int-quantized", false, err);
     if (status == ASSAY_OK)
         status = want_string(quantization, what, "quantization_status", "compressed", true, err);
     static const char *const unknown[] = {"kv_cache_scheme", "sparsity_config", "transform_config"};
@@ -83,12 +98,50 @@ enum assay_status assay_quantization_read(const cJSON *config, const char *what,
         status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: quantization_config has no config_groups", what);
     if (status != ASSAY_OK)
         return status;
+    struct assay_quantization first = {0}, found = {0};
     cJSON_ArrayForEach(group, groups)
     {
-        status = check_group(group, what, err);
+        status = read_group(group, what, packed, &found, err);
         if (status != ASSAY_OK)
             return status;
+        if (group == groups->child)
+            first = found;
+        if (found.group != first.group || found.symmetric != first.symmetric)
+            return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                                 "%s: quantization_config with config_groups that differ is not implemented", what);
     }
-    *ret = (struct assay_quantization){.int8 = true};
+    *ret = first;
     return ASSAY_OK;
+}
+
+static enum assay_status read_bitsandbytes(const cJSON *quantization, const char *what, struct assay_quantization *ret,
+                                           struct assay_err *err)
+{
+    enum assay_status status = want_absent(quantization, what, "load_in_8bit", err);
+    if (status == ASSAY_OK)
+        status = want_string(quantization, what, "bnb_4bit_quant_type", "nf4", false, err);
+    if (status == ASSAY_OK)
+        status = want_string(quantization, what, "bnb_4bit_quant_storage", "uint8", true, err);
+    if (status == ASSAY_OK)
+        *ret = (struct assay_quantization){.kind = ASSAY_QUANTIZATION_NF4};
+    return status;
+}
+
+enum assay_status assay_quantization_read(const cJSON *config, const char *what, struct assay_quantization *ret,
+                                          struct assay_err *err)
+{
+    const cJSON *quantization = member(config, "quantization_config");
+    if (!quantization) {
+        *ret = (struct assay_quantization){0};
+        return ASSAY_OK;
+    }
+    const cJSON *method = member(quantization, "quant_method");
+    if (cJSON_IsString(method) && strcmp(method->valuestring, "compressed-tensors") == 0)
+        return read_compressed_tensors(quantization, what, ret, err);
+    if (cJSON_IsString(method) && strcmp(method->valuestring, "bitsandbytes") == 0)
+        return read_bitsandbytes(quantization, what, ret, err);
+    return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                         "%s: quantization_config with quant_method '%.60s' is not implemented; 'compressed-tensors' "
+                         "and 'bitsandbytes' are",
+                         what, cJSON_IsString(method) ? method->valuestring : "(none)");
 }

@@ -26,36 +26,46 @@ enum assay_status assay_tensor_get(const struct assay_checkpoint *checkpoint, co
                          (unsigned long long)(tensor->rank > 1 ? tensor->shape[1] : 1), rows, columns ? columns : 1);
 }
 
-/* The scales of an int8 tensor as f32; *ret is to be freed. */
-static enum assay_status load_scales(const struct assay_checkpoint *checkpoint, const char *name, size_t n, float **ret,
-                                     struct assay_err *err)
+enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
+                                      size_t rows, size_t columns, float **ret, struct assay_err *err)
 {
     char full[NAME_MAX_BYTES];
-    static const char *const unknown[] = {"weight_zero_point", "weight_g_idx"};
-    for (size_t i = 0; i < ASSAY_COUNT(unknown); i++) {
-        snprintf(full, sizeof full, "%s.%s", name, unknown[i]);
-        if (assay_checkpoint_find(checkpoint, full))
-            return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: int8 weights with %s are not implemented",
-                                 assay_checkpoint_dir(checkpoint), full);
-    }
-    snprintf(full, sizeof full, "%s.weight_scale", name);
+    snprintf(full, sizeof full, "%s.%s", name, part);
     const struct assay_tensor *tensor;
-    enum assay_status status = assay_tensor_get(checkpoint, full, n, 1, &tensor, err);
+    enum assay_status status = assay_tensor_get(checkpoint, full, rows, columns, &tensor, err);
     if (status != ASSAY_OK)
         return status;
-    float *scales = malloc(n * sizeof *scales);
-    if (!scales)
+    size_t count = rows * (columns ? columns : 1);
+    float *floats = malloc(count * sizeof *floats);
+    if (!floats)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", full);
-    if (!assay_dtype_to_f32(tensor->dtype, tensor->data, n, scales)) {
-        free(scales);
+    if (!assay_dtype_to_f32(tensor->dtype, tensor->data, count, floats)) {
+        free(floats);
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %s is %s, wanted F32, BF16 or F16",
                              assay_checkpoint_dir(checkpoint), full, assay_dtype_name(tensor->dtype));
     }
-    *ret = scales;
+    *ret = floats;
     return ASSAY_OK;
 }
 
-enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+/* Tensors that would change what the weights mean. */
+static enum assay_status refuse_parts(const struct assay_checkpoint *checkpoint, const char *name,
+                                      const struct assay_quantization *quantization, struct assay_err *err)
+{
+    static const char *const unknown[] = {"weight_g_idx", "weight.quant_state.bitsandbytes__fp4", "SCB", "qweight",
+                                          "weight_zero_point"};
+    bool zeros = quantization->kind == ASSAY_QUANTIZATION_INT4 && !quantization->symmetric;
+    for (size_t i = 0; i < ASSAY_COUNT(unknown) - (zeros ? 1 : 0); i++) {
+        char full[NAME_MAX_BYTES];
+        snprintf(full, sizeof full, "%s.%s", name, unknown[i]);
+        if (assay_checkpoint_find(checkpoint, full))
+            return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: weights with %s are not implemented",
+                                 assay_checkpoint_dir(checkpoint), full);
+    }
+    return ASSAY_OK;
+}
+
+static enum assay_status load_plain(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                     const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
                                     struct assay_panels *ret, struct assay_err *err)
 {
@@ -67,11 +77,11 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
         return status;
     assay_auto(assay_free_ptr) float *scales = NULL;
     if (tensor->dtype == ASSAY_I8) {
-        if (!quantization->int8)
+        if (quantization->kind != ASSAY_QUANTIZATION_INT8)
             return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                                 "%s: %s is I8, but config.json has no quantization_config",
+                                 "%s: %s is I8, but config.json has no quantization_config of int8",
                                  assay_checkpoint_dir(checkpoint), full);
-        status = load_scales(checkpoint, name, n, &scales, err);
+        status = assay_tensor_floats(checkpoint, name, "weight_scale", n, 1, &scales, err);
         if (status != ASSAY_OK)
             return status;
     }
@@ -79,4 +89,32 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
     if (status != ASSAY_OK)
         assay_err_prefix(err, "%s: %s", assay_checkpoint_dir(checkpoint), full);
     return status;
+}
+
+enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                                    const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
+                                    struct assay_panels *ret, struct assay_err *err)
+{
+    enum assay_status status = refuse_parts(checkpoint, name, quantization, err);
+    if (status != ASSAY_OK)
+        return status;
+    char full[NAME_MAX_BYTES];
+    snprintf(full, sizeof full, "%s.weight_packed", name);
+    if (assay_checkpoint_find(checkpoint, full)) {
+        if (quantization->kind == ASSAY_QUANTIZATION_INT4)
+            return assay_panels_load_int4(checkpoint, pool, name, n, k, quantization, ret, err);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "%s: %s is there, but config.json has no quantization_config of pack-quantized weights",
+                             assay_checkpoint_dir(checkpoint), full);
+    }
+    snprintf(full, sizeof full, "%s.weight", name);
+    const struct assay_tensor *tensor = assay_checkpoint_find(checkpoint, full);
+    if (tensor && tensor->dtype == ASSAY_U8) {
+        if (quantization->kind == ASSAY_QUANTIZATION_NF4)
+            return assay_panels_load_nf4(checkpoint, pool, name, n, k, ret, err);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "%s: %s is U8, but config.json has no quantization_config of bitsandbytes",
+                             assay_checkpoint_dir(checkpoint), full);
+    }
+    return load_plain(checkpoint, pool, name, n, k, quantization, ret, err);
 }

@@ -92,7 +92,7 @@ static double peak_gflops(const struct assay_kernels *kernels)
         double flops = 2.0 * CHAINS * TURNS / 8;
         int64_t begin = now_us();
 #ifdef __x86_64__
-        if (strcmp(kernels->name, "avx512") == 0) {
+        if (strncmp(kernels->name, "avx512", 6) == 0) {
             kept = peak_avx512();
             flops *= 8 * 16;
         } else if (strcmp(kernels->name, "avx2") == 0) {
@@ -108,7 +108,7 @@ static double peak_gflops(const struct assay_kernels *kernels)
 }
 
 static double gemm_gflops(const struct assay_kernels *kernels, struct assay_pool *pool, enum assay_dtype dtype,
-                          size_t m, size_t n, size_t k)
+                          bool bf16, size_t m, size_t n, size_t k)
 {
     struct assay_err err = ASSAY_ERR_INIT;
     float *a = noise_new(m * k), *c = noise_new(m * n), *scales = noise_new(n);
@@ -123,7 +123,7 @@ static double gemm_gflops(const struct assay_kernels *kernels, struct assay_pool
     int64_t until = now_us() + 400 * 1000;
     while (now_us() < until || best <= 0) {
         int64_t begin = now_us();
-        assay_gemm(kernels, pool, m, a, k, &w, NULL, c, n);
+        (bf16 ? assay_gemm_bf16 : assay_gemm)(kernels, pool, m, a, k, &w, NULL, c, n);
         double gflops = 2.0 * (double)m * (double)n * (double)k / 1e3 / (double)(now_us() - begin);
         best = ASSAY_MAX(best, gflops);
     }
@@ -177,10 +177,11 @@ int main(int argc, char **argv)
         for (size_t s = 0; s < ASSAY_COUNT(shapes) && (path > 0 || s < 1); s++) {
             printf("  %4zu x %5zu x %4zu", shapes[s][0], shapes[s][1], shapes[s][2]);
             for (size_t d = 0; d < ASSAY_COUNT(dtypes); d++) {
-                double gflops = gemm_gflops(kernels, pool, dtypes[d], shapes[s][0], shapes[s][1], shapes[s][2]);
+                double gflops = gemm_gflops(kernels, pool, dtypes[d], false, shapes[s][0], shapes[s][1], shapes[s][2]);
                 printf("  %s %6.1f (%3.0f %%)", assay_dtype_name(dtypes[d]), gflops, 100 * gflops / peak);
             }
-            printf("\n");
+            double gflops = gemm_gflops(kernels, pool, ASSAY_I8, true, shapes[s][0], shapes[s][1], shapes[s][2]);
+            printf("  I8 in bf16 %6.1f (%3.0f %%)\n", gflops, 100 * gflops / peak);
         }
         for (size_t tokens = 128; tokens <= 2048 && path > 0; tokens *= 4) {
             double gflops = attention_gflops(kernels, pool, tokens);

@@ -189,7 +189,7 @@ static void the_mask_caps_the_path_and_a_wrong_one_is_refused(void **state)
     setenv("ASSAY_CPU_MASK", "scalar", 1);
     assert_int_equal(assay_kernels_select(&kernels, &err), ASSAY_OK);
     assert_string_equal(kernels->name, "scalar");
-    setenv("ASSAY_CPU_MASK", "avx512", 1);
+    setenv("ASSAY_CPU_MASK", "avx512bf16", 1);
     assert_int_equal(assay_kernels_select(&kernels, &err), ASSAY_OK);
     assert_ptr_equal(kernels, best);
     setenv("ASSAY_CPU_MASK", "avx1024", 1);
@@ -208,6 +208,9 @@ int main(void)
         cmocka_unit_test(exp_holds_at_the_ends),
         cmocka_unit_test(a_softmax_sums_to_one_and_survives_huge_scores),
         cmocka_unit_test(the_mask_caps_the_path_and_a_wrong_one_is_refused),
+        cmocka_unit_test(weights_of_4_bits_multiply_as_their_decoded_values),
+        cmocka_unit_test(products_of_bf16_are_one_chain_that_flushes_subnormals),
+        cmocka_unit_test(products_of_bf16_flush_at_the_border_as_the_hardware_does),
         cmocka_unit_test(products_are_one_chain_of_fused_multiply_adds_on_every_path),
         cmocka_unit_test(products_lie_within_the_bound_of_float64),
         cmocka_unit_test(rows_do_not_depend_on_their_company_or_the_threads),

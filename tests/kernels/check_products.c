@@ -13,11 +13,6 @@ static const size_t shapes[][3] = {{1, 1, 1},     {1, 32, 16},   {2, 33, 31},  {
                                    {12, 32, 512}, {13, 31, 513}, {7, 172, 96}, {25, 96, 172},
                                    {24, 64, 520}, {193, 40, 33}, {4, 5, 1100}};
 
-struct weights {
-    struct assay_panels panels;
-    float *values; /* [n, k], what the panels mean */
-};
-
 /* Random weights of a dtype, at an odd address. */
 static struct weights weights_new(enum assay_dtype dtype, size_t n, size_t k)
 {
@@ -51,14 +46,13 @@ static struct weights weights_new(enum assay_dtype dtype, size_t n, size_t k)
     return w;
 }
 
-static void weights_free(struct weights *w)
+void weights_free(struct weights *w)
 {
     assay_panels_release(&w->panels);
     free(w->values);
 }
 
-/* The definition: one chain from 0 for each element, the bias last. */
-static void chain(size_t m, const float *a, const struct weights *w, const float *bias, float *c)
+void chain(size_t m, const float *a, const struct weights *w, const float *bias, float *c)
 {
     size_t n = w->panels.n, k = w->panels.k;
     for (size_t i = 0; i < m; i++)

@@ -25,6 +25,20 @@ void want_same_bits(const float *got, const float *want, size_t n, const char *p
 /* Pools of 1, 2 and 3 threads, made once. */
 struct assay_pool *pool_of(size_t threads);
 
+struct weights {
+    struct assay_panels panels;
+    float *values; /* [n, k], what the panels mean */
+};
+
+void weights_free(struct weights *w);
+/* The definition of a product: one chain from 0 for each element, the bias last. */
+void chain(size_t m, const float *a, const struct weights *w, const float *bias, float *c);
+
+/* check_codes.c */
+void weights_of_4_bits_multiply_as_their_decoded_values(void **state);
+void products_of_bf16_are_one_chain_that_flushes_subnormals(void **state);
+void products_of_bf16_flush_at_the_border_as_the_hardware_does(void **state);
+
 /* check_products.c */
 void products_are_one_chain_of_fused_multiply_adds_on_every_path(void **state);
 void products_lie_within_the_bound_of_float64(void **state);

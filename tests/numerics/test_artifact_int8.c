@@ -2,15 +2,10 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <unistd.h>
 
-#include "common/base/arena.h"
-#include "common/nn/model.h"
-#include "tests/cmocka_all.h"
+#include "tests/numerics/artifact_fixture.h"
 #include "tests/shared.h"
 
-#define SOURCE ASSAY_SHARED_DIR "/golden/models/smollm_tied"
-#define TENSORS_MAX 128
 #define TOKENS 50
 
 #define QUANTIZATION                                                                                                   \
@@ -18,62 +13,6 @@
     "\"ignore\":[\"lm_head\"],\"kv_cache_scheme\":null,\"config_groups\":{\"group_0\":{\"targets\":[\"Linear\"],"      \
     "\"input_activations\":null,\"weights\":{\"num_bits\":8,\"type\":\"int\",\"symmetric\":true,\"dynamic\":false,"    \
     "\"strategy\":\"channel\",\"group_size\":null}}}}"
-
-static struct assay_err err = ASSAY_ERR_INIT;
-
-static void want_ok(enum assay_status status)
-{
-    if (status != ASSAY_OK)
-        fail_msg("%s", err.text);
-}
-
-/* A directory of the test, with the tensors to write into it. */
-struct draft {
-    char dir[64];
-    struct assay_tensor tensors[TENSORS_MAX];
-    size_t count;
-};
-
-static void draft_add(struct draft *draft, const char *name, enum assay_dtype dtype, size_t rank, const uint64_t *shape,
-                      const void *data)
-{
-    assert_true(draft->count < TENSORS_MAX);
-    struct assay_tensor *t = &draft->tensors[draft->count++];
-    *t = (struct assay_tensor){.name = name, .dtype = dtype, .rank = rank, .data = data};
-    memcpy(t->shape, shape, rank * sizeof *shape);
-    t->bytes = (size_t)assay_tensor_elements(t) * assay_dtype_bytes(dtype);
-}
-
-/* Writes the tensors and a config.json that is the source's with this quantization_config (NULL: none). */
-static void draft_write(struct draft *draft, const char *quantization)
-{
-    char path[ASSAY_PATH_MAX];
-    struct assay_safetensors_writer *writer;
-    strcpy(draft->dir, "/tmp/assay-artifact-XXXXXX");
-    assert_non_null(mkdtemp(draft->dir));
-    want_ok(assay_path_join(path, draft->dir, "model.safetensors", &err));
-    want_ok(assay_safetensors_create(path, draft->tensors, draft->count, &writer, &err));
-    for (size_t i = 0; i < draft->count; i++)
-        want_ok(assay_safetensors_append(writer, draft->tensors[i].data, draft->tensors[i].bytes, &err));
-    want_ok(assay_safetensors_finish(writer, &err));
-    cJSON *config = NULL;
-    want_ok(assay_json_load(SOURCE "/config.json", &config, &err));
-    if (quantization)
-        cJSON_AddItemToObject(config, "quantization_config", cJSON_Parse(quantization));
-    char *text = cJSON_PrintUnformatted(config);
-    assert_non_null(text);
-    want_ok(assay_path_join(path, draft->dir, "config.json", &err));
-    want_ok(assay_file_write(path, text, strlen(text), &err));
-    free(text);
-    cJSON_Delete(config);
-}
-
-static void *arena_of(struct assay_arena *arena, size_t bytes)
-{
-    void *memory = assay_arena_alloc(arena, bytes);
-    assert_non_null(memory);
-    return memory;
-}
 
 /* Codes and scales that need not be the best, only there: every row has its own scale, all codes occur. */
 static void quantize(struct assay_arena *arena, const struct assay_tensor *t, int seed, struct draft *artifact,
@@ -105,7 +44,7 @@ struct pair {
 static void pair_open(struct pair *pair)
 {
     *pair = (struct pair){0};
-    want_ok(assay_checkpoint_open(SOURCE, &pair->source, &err));
+    want_ok(assay_checkpoint_open(ARTIFACT_SOURCE, &pair->source, &err));
     for (size_t i = 0; i < assay_checkpoint_count(pair->source); i++) {
         const struct assay_tensor *t = assay_checkpoint_at(pair->source, i);
         if (strstr(t->name, "_proj.weight")) {
@@ -125,15 +64,6 @@ static void pair_close(struct pair *pair)
     want_ok(*pair->plain.dir ? assay_remove_tree(pair->plain.dir, &err) : ASSAY_OK);
 }
 
-static enum assay_status load(const char *dir, struct assay_pool *pool, struct assay_model **ret)
-{
-    struct assay_checkpoint *checkpoint;
-    want_ok(assay_checkpoint_open(dir, &checkpoint, &err));
-    enum assay_status status = assay_model_load(checkpoint, pool, ret, &err);
-    assay_checkpoint_close(checkpoint);
-    return status;
-}
-
 static void an_int8_artifact_computes_what_its_decoded_weights_compute(void **state)
 {
     (void)state;
@@ -141,8 +71,8 @@ static void an_int8_artifact_computes_what_its_decoded_weights_compute(void **st
     struct pair pair;
     struct assay_pool *pool;
     pair_open(&pair);
-    draft_write(&pair.artifact, QUANTIZATION);
-    draft_write(&pair.plain, NULL);
+    draft_write(&pair.artifact, QUANTIZATION, NULL);
+    draft_write(&pair.plain, NULL, NULL);
     want_ok(assay_pool_new(2, NULL, &pool, &err));
     static float hidden[2][TOKENS * 96];
     const char *dirs[2] = {pair.artifact.dir, pair.plain.dir};
@@ -152,7 +82,7 @@ static void an_int8_artifact_computes_what_its_decoded_weights_compute(void **st
         ids[i] = i * 17 % 1000;
     for (int i = 0; i < 2; i++) {
         struct assay_model *model;
-        want_ok(load(dirs[i], pool, &model));
+        want_ok(model_load(dirs[i], pool, &model));
         assert_int_equal(assay_model_config(model)->hidden, 96);
         struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden[i]};
         want_ok(assay_model_forward(model, pool, &sequence, 1, NULL, &err));
@@ -171,9 +101,9 @@ static void want_refused(const char *quantization, enum assay_status status, con
     struct assay_pool *pool;
     struct assay_model *model = NULL;
     pair_open(&pair);
-    draft_write(&pair.artifact, quantization);
+    draft_write(&pair.artifact, quantization, NULL);
     want_ok(assay_pool_new(1, NULL, &pool, &err));
-    assert_int_equal(load(pair.artifact.dir, pool, &model), status);
+    assert_int_equal(model_load(pair.artifact.dir, pool, &model), status);
     assert_null(model);
     if (!strstr(err.text, word))
         fail_msg("'%s' does not name %s", err.text, word);
@@ -235,9 +165,9 @@ static void tensors_that_do_not_fit_are_refused_by_name(void **state)
                 draft->tensors[j].shape[0] = draft->tensors[j].shape[1] * draft->tensors[j].shape[0] / 2,
                 draft->tensors[j].shape[1] = 2;
         }
-        draft_write(draft, QUANTIZATION);
+        draft_write(draft, QUANTIZATION, NULL);
         want_ok(assay_pool_new(1, NULL, &pool, &err));
-        assert_int_equal(load(draft->dir, pool, &model), faults[i].status);
+        assert_int_equal(model_load(draft->dir, pool, &model), faults[i].status);
         if (!strstr(err.text, faults[i].name))
             fail_msg("'%s' does not name %s", err.text, faults[i].name);
         assay_pool_free(pool);

@@ -7,7 +7,8 @@
 
 /* Values of k at a time: a panel of them (64 KB) and the block of A (up to 384 KB) stay in a core's L2. */
 #define DEPTH 512
-/* Rows of A at a time: unpacking a panel costs about 2 / ROWS of multiplying with it. */
+/* Rows of A at a time, twice as many where bf16 halves them: unpacking a panel costs about 2 / ROWS of multiplying with
+ * it. */
 #define ROWS 192
 /* Panels of one piece of work when there are plenty: packing A costs about 0.2 / PANELS of the products. */
 #define PANELS_MAX 64
@@ -21,6 +22,7 @@ struct product {
     size_t rows;   /* of a piece */
     size_t panels; /* of a piece */
     size_t groups; /* pieces side by side */
+    bool bf16;     /* both operands are rounded to it */
 };
 
 /* Four rows by four columns at a time; a compiler makes vector shuffles of it. */
@@ -64,35 +66,78 @@ void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, s
     }
 }
 
+/* Scales (and zeros) of the rows of a panel at column kk. Rows beyond n have a scale of 0. */
+static void gather_group(const struct assay_panels *w, size_t panel, size_t kk, float scales[ASSAY_PANEL],
+                         float zeros[ASSAY_PANEL])
+{
+    size_t first = panel * ASSAY_PANEL, rows = ASSAY_MIN(w->n - first, (size_t)ASSAY_PANEL);
+    bool even = w->row_span % w->group == 0;
+    size_t stride = w->row_span / w->group, at = first * stride + kk / w->group;
+    for (size_t j = 0; j < ASSAY_PANEL; j++) {
+        size_t group = even ? at + j * stride : ((first + j) * w->row_span + kk) / w->group;
+        scales[j] = j < rows ? w->scales[group] : 0.0f;
+        zeros[j] = w->zeros && j < rows ? (float)w->zeros[group] : 0.0f;
+    }
+}
+
+static void unpack_codes(const struct product *p, size_t panel, size_t begin, size_t depth, float *dst)
+{
+    const struct assay_panels *w = p->w;
+    const uint8_t *codes = (const uint8_t *)w->data + (panel * w->k + begin) * (ASSAY_PANEL / 2);
+    float scales[ASSAY_PANEL], zeros[ASSAY_PANEL];
+    for (size_t kk = begin, next; kk < begin + depth; kk = next) {
+        next = ASSAY_MIN(kk - kk % w->step + w->step, begin + depth);
+        gather_group(w, panel, kk, scales, zeros);
+        const uint8_t *src = codes + (kk - begin) * (ASSAY_PANEL / 2);
+        float *to = dst + (kk - begin) * ASSAY_PANEL;
+        if (w->type == ASSAY_WEIGHTS_TABLE4)
+            p->ops->unpack_table4(next - kk, src, w->table, scales, to);
+        else
+            p->ops->unpack_int4(next - kk, src, zeros, scales, to);
+    }
+}
+
 /* `depth` values of k, from `begin`, of one panel as f32: in place when it is stored so, else in scratch. */
 static const float *panel_f32(const struct product *p, size_t panel, size_t begin, size_t depth, float *scratch)
 {
     size_t at = (panel * p->w->k + begin) * ASSAY_PANEL;
-    switch (p->w->dtype) {
-    case ASSAY_F32:
+    switch (p->w->type) {
+    case ASSAY_WEIGHTS_F32:
         return (const float *)p->w->data + at;
-    case ASSAY_BF16:
+    case ASSAY_WEIGHTS_BF16:
         p->ops->unpack_bf16(depth, (const uint16_t *)p->w->data + at, scratch);
         return scratch;
-    case ASSAY_F16:
+    case ASSAY_WEIGHTS_F16:
         p->ops->unpack_f16(depth, (const uint16_t *)p->w->data + at, scratch);
         return scratch;
-    case ASSAY_I8:
+    case ASSAY_WEIGHTS_I8:
         p->ops->unpack_i8(depth, (const int8_t *)p->w->data + at, p->w->scales + panel * ASSAY_PANEL, scratch);
         return scratch;
-    default:
-        ASSAY_BUG("panels of a dtype that is never packed");
+    case ASSAY_WEIGHTS_TABLE4:
+    case ASSAY_WEIGHTS_INT4:
+        unpack_codes(p, panel, begin, depth, scratch);
+        return scratch;
     }
+    ASSAY_BUG("panels of a type that is never packed");
+}
+
+static void tile(const struct product *p, size_t rows, size_t depth, const void *a, const void *b, float *c, size_t ldc,
+                 bool go_on)
+{
+    if (p->bf16)
+        p->ops->tile_bf16(rows, depth, a, b, c, ldc, go_on);
+    else
+        p->ops->tile(rows, depth, a, b, c, ldc, go_on);
 }
 
 /* A tile whose panel is not full goes through a buffer, so that nothing is written beyond the row. */
-static void tile_narrow(const struct product *p, size_t rows, size_t columns, size_t depth, const float *a,
-                        const float *b, float *c, bool go_on)
+static void tile_narrow(const struct product *p, size_t rows, size_t columns, size_t depth, const void *a,
+                        const void *b, float *c, bool go_on)
 {
     _Alignas(64) float full[ASSAY_TILE_ROWS_MAX * ASSAY_PANEL] = {0};
     for (size_t r = 0; go_on && r < rows; r++)
         memcpy(full + r * ASSAY_PANEL, c + r * p->ldc, columns * sizeof *c);
-    p->ops->tile(rows, depth, a, b, full, ASSAY_PANEL, go_on);
+    tile(p, rows, depth, a, b, full, ASSAY_PANEL, go_on);
     for (size_t r = 0; r < rows; r++)
         memcpy(c + r * p->ldc, full + r * ASSAY_PANEL, columns * sizeof *c);
 }
@@ -105,15 +150,38 @@ static void prefetch_rows(const float *c, size_t rows, size_t ldc)
     }
 }
 
+/* Bytes of one row of A in a tile. */
+static size_t row_bytes_of(const struct product *p, size_t depth)
+{
+    return p->bf16 ? (depth + depth % 2) * p->ops->bf16_bytes : depth * sizeof(float);
+}
+
+/* The block of A as tiles that the tile function reads. */
+static void pack_block(const struct product *p, size_t first, size_t rows, size_t begin, size_t depth,
+                       unsigned char *tiles)
+{
+    size_t tile_rows = p->ops->tile_rows;
+    const float *a = p->a + first * p->lda + begin;
+    if (!p->bf16) {
+        assay_tiles_pack(tile_rows, rows, depth, a, p->lda, (float *)(void *)tiles);
+        return;
+    }
+    _Alignas(64) float plain[ASSAY_TILE_ROWS_MAX * DEPTH];
+    for (size_t r = 0; r < rows; r += tile_rows) {
+        assay_tiles_pack(tile_rows, ASSAY_MIN(rows - r, tile_rows), depth, a + r * p->lda, p->lda, plain);
+        p->ops->to_bf16(depth, tile_rows, plain, tiles + r * row_bytes_of(p, depth));
+    }
+}
+
 /* All tiles of a block with one panel. */
 static void multiply_panel(const struct product *p, size_t first, size_t rows, size_t panel, size_t depth,
-                           const float *tiles, const float *b, bool go_on)
+                           const unsigned char *tiles, const void *b, bool go_on)
 {
-    size_t tile_rows = p->ops->tile_rows, column = panel * ASSAY_PANEL;
+    size_t tile_rows = p->ops->tile_rows, column = panel * ASSAY_PANEL, row_bytes = row_bytes_of(p, depth);
     size_t columns = ASSAY_MIN(p->w->n - column, (size_t)ASSAY_PANEL);
     for (size_t r = 0; r < rows; r += tile_rows) {
         float *c = p->c + (first + r) * p->ldc + column;
-        const float *a = tiles + r * depth;
+        const unsigned char *a = tiles + r * row_bytes;
         size_t here = ASSAY_MIN(rows - r, tile_rows);
         if (columns < ASSAY_PANEL) {
             tile_narrow(p, here, columns, depth, a, b, c, go_on);
@@ -121,7 +189,7 @@ static void multiply_panel(const struct product *p, size_t first, size_t rows, s
         }
         if (r + here < rows)
             prefetch_rows(c + here * p->ldc, ASSAY_MIN(rows - r - here, tile_rows), p->ldc);
-        p->ops->tile(here, depth, a, b, c, p->ldc, go_on);
+        tile(p, here, depth, a, b, c, p->ldc, go_on);
     }
 }
 
@@ -136,29 +204,34 @@ static void multiply_piece(void *arg, size_t index, size_t thread)
 {
     (void)thread;
     const struct product *p = arg;
-    _Alignas(64) float tiles[(ROWS + ASSAY_TILE_ROWS_MAX) * DEPTH];
-    _Alignas(64) float scratch[DEPTH * ASSAY_PANEL];
+    _Alignas(64) unsigned char tiles[(ROWS + ASSAY_TILE_ROWS_MAX) * DEPTH * sizeof(float)];
+    _Alignas(64) float scratch[DEPTH * ASSAY_PANEL], rounded[DEPTH * ASSAY_PANEL];
     size_t first = index / p->groups * p->rows, rows = ASSAY_MIN(p->m - first, p->rows);
     size_t panels = (p->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
     size_t panel_begin = index % p->groups * p->panels, panel_end = ASSAY_MIN(panel_begin + p->panels, panels);
     for (size_t begin = 0; begin < p->w->k; begin += DEPTH) {
         size_t depth = ASSAY_MIN(p->w->k - begin, (size_t)DEPTH);
-        assay_tiles_pack(p->ops->tile_rows, rows, depth, p->a + first * p->lda + begin, p->lda, tiles);
-        for (size_t panel = panel_begin; panel < panel_end; panel++)
-            multiply_panel(p, first, rows, panel, depth, tiles, panel_f32(p, panel, begin, depth, scratch), begin > 0);
+        pack_block(p, first, rows, begin, depth, tiles);
+        for (size_t panel = panel_begin; panel < panel_end; panel++) {
+            const float *b = panel_f32(p, panel, begin, depth, scratch);
+            if (p->bf16) {
+                p->ops->to_bf16(depth, ASSAY_PANEL, b, rounded);
+                b = rounded;
+            }
+            multiply_panel(p, first, rows, panel, depth, tiles, b, begin > 0);
+        }
     }
     if (p->bias)
         add_bias(p, first, rows, panel_begin * ASSAY_PANEL, ASSAY_MIN(panel_end * ASSAY_PANEL, p->w->n));
 }
 
-void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
-                const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+static void multiply(struct assay_pool *pool, struct product p)
 {
-    if (m == 0 || w->n == 0)
+    if (p.m == 0 || p.w->n == 0)
         return;
-    size_t threads = assay_pool_threads(pool), panels = (w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
-    struct product p = {.ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
-    p.rows = ROWS / p.ops->tile_rows * p.ops->tile_rows;
+    size_t m = p.m, threads = assay_pool_threads(pool), panels = (p.w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    size_t most = p.bf16 ? ROWS * sizeof(float) / p.ops->bf16_bytes : ROWS;
+    p.rows = most / p.ops->tile_rows * p.ops->tile_rows;
     size_t blocks = (m + p.rows - 1) / p.rows;
     /* Even blocks, so that the last one is not a sliver. */
     p.rows = ((m + blocks - 1) / blocks + p.ops->tile_rows - 1) / p.ops->tile_rows * p.ops->tile_rows;
@@ -167,4 +240,20 @@ void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, si
     p.panels = ASSAY_MIN(ASSAY_MAX((panels + wanted - 1) / wanted, (size_t)1), (size_t)PANELS_MAX);
     p.groups = (panels + p.panels - 1) / p.panels;
     assay_pool_run(pool, blocks * p.groups, multiply_piece, &p);
+}
+
+void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+{
+    multiply(pool, (struct product){
+                       .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c});
+}
+
+void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                     const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+{
+    multiply(
+        pool,
+        (struct product){
+            .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c, .bf16 = true});
 }

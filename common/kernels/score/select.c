@@ -6,6 +6,7 @@ static const struct assay_score_ops *const paths[] = {
 #ifdef ASSAY_KERNELS_X86
     [ASSAY_CPU_AVX2] = &assay_score_ops__avx2,
     [ASSAY_CPU_AVX512] = &assay_score_ops__avx512,
+    [ASSAY_CPU_AVX512BF16] = &assay_score_ops__avx512,
 #endif
 };
 
