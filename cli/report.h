@@ -94,12 +94,21 @@ char *assay_report_stem(const char *label, char stem[ASSAY_STEM_MAX]);
 char *assay_report_file_name(const struct assay_report *report, size_t index, char name[ASSAY_REPORT_NAME_MAX]);
 #define ASSAY_REPORT_JSON_NAME "comprehensive_evaluation_report.json"
 #define ASSAY_REPORT_MARKDOWN_NAME "EVALUATION_SUMMARY.md"
+#define ASSAY_REPORT_HTML_NAME "evaluation_report.html"
+
+struct assay_assessment; /* report_assess.h */
 
 /* The caller's to delete; NULL when out of memory. */
 cJSON *assay_report_json(const struct assay_report *report);
+/* The rules, what they say about each variant, and the recommendations. */
+cJSON *assay_report_assessment_json(const struct assay_assessment *assessment);
 cJSON *assay_report_variant_json(const struct assay_report *report, size_t index);
 
-void assay_report_markdown(const struct assay_report *report, struct assay_buf *out);
+void assay_report_markdown(const struct assay_report *report, const struct assay_assessment *assessment,
+                           struct assay_buf *out);
+/* One file with style and plots in it: needs no network and no script. All text is escaped. */
+void assay_report_html(const struct assay_report *report, const struct assay_assessment *assessment,
+                       struct assay_buf *out);
 /* The tables for the terminal, with a line for each reason of a missing figure. */
 void assay_report_table(const struct assay_report *report, struct assay_buf *out);
 /* One line on the cost: "reference fp32: 64 of 64 chunks from the cache, saved ~12.3 s". */

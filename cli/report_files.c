@@ -6,7 +6,7 @@
 #include <sys/utsname.h>
 #include <unistd.h>
 
-#include "cli/report.h"
+#include "cli/report_assess.h"
 #include "common/base/pool.h"
 
 /* --- names --- */
@@ -137,20 +137,43 @@ static enum assay_status write_json(const char *dir, const char *name, cJSON *js
     return status;
 }
 
+static enum assay_status write_whole(const struct assay_report *report, const struct assay_assessment *assessment,
+                                     const char *out_dir, struct assay_err *err)
+{
+    cJSON *json = assay_report_json(report);
+    if (json)
+        cJSON_AddItemToObject(json, "assessment", assay_report_assessment_json(assessment));
+    return write_json(out_dir, ASSAY_REPORT_JSON_NAME, json, err);
+}
+
+typedef void (*document_fn)(const struct assay_report *report, const struct assay_assessment *assessment,
+                            struct assay_buf *out);
+
+static enum assay_status write_document(const struct assay_report *report, const struct assay_assessment *assessment,
+                                        document_fn document, const char *out_dir, const char *name,
+                                        struct assay_err *err)
+{
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    document(report, assessment, &text);
+    enum assay_status status = assay_buf_check(&text, err);
+    return status == ASSAY_OK ? write_text(out_dir, name, assay_buf_cstr(&text), err) : status;
+}
+
 enum assay_status assay_report_write(const struct assay_report *report, const char *out_dir, struct assay_err *err)
 {
-    assay_auto(assay_buf_release) struct assay_buf markdown = ASSAY_BUF_INIT;
+    assay_auto(assay_assessment_release) struct assay_assessment assessment = {0};
     char name[ASSAY_REPORT_NAME_MAX];
     enum assay_status status = assay_mkdirs(out_dir, 0777, err);
+    if (status == ASSAY_OK)
+        status = assay_assess(report, &assessment, err);
     for (size_t i = 0; i < report->job->n_results && status == ASSAY_OK; i++)
         status =
             write_json(out_dir, assay_report_file_name(report, i, name), assay_report_variant_json(report, i), err);
     if (status == ASSAY_OK)
-        status = write_json(out_dir, ASSAY_REPORT_JSON_NAME, assay_report_json(report), err);
-    if (status != ASSAY_OK)
-        return status;
-    assay_report_markdown(report, &markdown);
-    status = assay_buf_check(&markdown, err);
-    return status == ASSAY_OK ? write_text(out_dir, ASSAY_REPORT_MARKDOWN_NAME, assay_buf_cstr(&markdown), err)
-                              : status;
+        status = write_whole(report, &assessment, out_dir, err);
+    if (status == ASSAY_OK)
+        status = write_document(report, &assessment, assay_report_markdown, out_dir, ASSAY_REPORT_MARKDOWN_NAME, err);
+    if (status == ASSAY_OK)
+        status = write_document(report, &assessment, assay_report_html, out_dir, ASSAY_REPORT_HTML_NAME, err);
+    return status;
 }

@@ -2,7 +2,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "cli/report.h"
+#include "cli/report_assess.h"
 #include "cli/words.h"
 #include "common/base/version.h"
 
@@ -349,6 +349,44 @@ static void add_subject(cJSON *object, const Assay__V1__Job *job)
     add_number(protocol, "scored_positions", (double)job->scored_positions);
     cJSON_AddBoolToObject(protocol, "adds_bos", job->adds_bos);
     add_thresholds(object, request ? request->thresholds : NULL);
+}
+
+static void add_lines(cJSON *object, const char *key, const struct assay_lines *lines)
+{
+    cJSON *list = cJSON_AddArrayToObject(object, key);
+    for (size_t i = 0; i < lines->count; i++)
+        cJSON_AddItemToArray(list, cJSON_CreateString(lines->at[i]));
+}
+
+cJSON *assay_report_assessment_json(const struct assay_assessment *assessment)
+{
+    cJSON *object = cJSON_CreateObject();
+    cJSON *rules = cJSON_AddArrayToObject(object, "rules");
+    for (const char *const *rule = assay_assess_rules; *rule; rule++)
+        cJSON_AddItemToArray(rules, cJSON_CreateString(*rule));
+    add_lines(object, "findings", &assessment->findings);
+    cJSON *variants = cJSON_AddArrayToObject(object, "variants");
+    for (size_t i = 0; i < assessment->count; i++) {
+        const struct assay_variant_assessment *variant = &assessment->variants[i];
+        cJSON *row = cJSON_CreateObject();
+        add_text(row, "label", assay_result_label(variant->result));
+        add_text(row, "acceptance", assay_acceptance_word(variant->acceptance));
+        add_text(row, "verdict", variant->verdict);
+        add_lines(row, "strengths", &variant->strengths);
+        add_lines(row, "weaknesses", &variant->weaknesses);
+        add_figure(row, "gb_saved", variant->saved_gb);
+        add_figure(row, "perplexity_increase_percent_per_gb_saved", variant->increase_per_gb);
+        add_figure(row, "kl_nats_per_gb_saved", variant->kl_per_gb);
+        add_text(row, "dominated_by",
+                 variant->dominated_by == ASSAY_NOT_DOMINATED
+                     ? NULL
+                     : assay_result_label(assessment->variants[variant->dominated_by].result));
+        add_text(row, "dominance", variant->dominance);
+        cJSON_AddItemToArray(variants, row);
+    }
+    add_lines(object, "recommendations", &assessment->recommendations);
+    add_text(object, "conclusion", assessment->conclusion);
+    return object;
 }
 
 cJSON *assay_report_json(const struct assay_report *report)

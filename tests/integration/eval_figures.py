@@ -96,7 +96,7 @@ def main():
         third = run_eval(data, os.path.join(scratch, "third"), "--reference", "fp32", "--variants", "fp32,int8", "--chunks", str(CHUNKS))
         check(figures(third) == figures(second), "the same job again gives the same figures, digit by digit")
         for name in ("baseline_fp32_results.json", "int8_quantized_results.json", "comprehensive_evaluation_report.json",
-                     "EVALUATION_SUMMARY.md"):
+                     "EVALUATION_SUMMARY.md", "evaluation_report.html"):
             check(os.path.getsize(os.path.join(scratch, "third", name)) > 0, f"the job leaves {name}")
     with Directory() as data, Directory() as scratch:
         alone = run_eval(data, os.path.join(scratch, "alone"), "--reference", "fp32", "--variants", "fp32,int8", "--chunks", str(CHUNKS))

@@ -10,145 +10,9 @@
 #include <cmocka.h>
 
 #include "cli/grid.h"
-#include "cli/report.h"
+#include "cli/report_assess.h"
 #include "common/base/exit_code.h"
-
-/* A completed job of fp32 and one variant, all of it on the stack of the test. */
-struct sample {
-    uint8_t digest[32], id[16];
-    Assay__V1__Job job;
-    Assay__V1__SubmitJobRequest request;
-    Assay__V1__Thresholds thresholds;
-    Assay__V1__VariantSpec specs[2], *spec_list[1];
-    Assay__V1__Variant variants[2];
-    Assay__V1__VariantResult results[2], *result_list[2];
-    Assay__V1__VariantScore scores[2];
-    Assay__V1__Estimate perplexity[2], increase, top1;
-    Assay__V1__Distribution kl;
-    double chunk_kl[2];
-    Assay__V1__ArtifactSummary artifacts[2];
-    Assay__V1__LayerError errors[3], *error_list[3];
-    Assay__V1__CriterionResult criteria[2], *criterion_list[2];
-    struct assay_environment environment;
-    struct assay_report report;
-};
-
-static Assay__V1__Estimate estimate(double value, double error, double low, double high, uint64_t n)
-{
-    Assay__V1__Estimate ret = ASSAY__V1__ESTIMATE__INIT;
-    ret.has_value = ret.has_standard_error = ret.has_interval_low = ret.has_interval_high = ret.has_n = true;
-    ret.value = value;
-    ret.standard_error = error;
-    ret.interval_low = low;
-    ret.interval_high = high;
-    ret.n = n;
-    return ret;
-}
-
-static void fill_variant(struct sample *s, size_t index, char *label)
-{
-    assay__v1__variant_spec__init(&s->specs[index]);
-    assay__v1__variant__init(&s->variants[index]);
-    assay__v1__variant_result__init(&s->results[index]);
-    assay__v1__variant_score__init(&s->scores[index]);
-    assay__v1__artifact_summary__init(&s->artifacts[index]);
-    s->specs[index].scheme = label;
-    s->variants[index].spec = &s->specs[index];
-    s->variants[index].label = label;
-    s->results[index].variant = &s->variants[index];
-    s->results[index].score = &s->scores[index];
-    s->results[index].artifact = &s->artifacts[index];
-    s->scores[index].perplexity = &s->perplexity[index];
-    s->scores[index].numerics_id = "cpu-test/1";
-    s->result_list[index] = &s->results[index];
-    s->artifacts[index].has_fp16_bytes = s->artifacts[index].has_artifact_bytes = true;
-    s->artifacts[index].fp16_bytes = 2000000;
-    s->artifacts[index].artifact_bytes = index == 0 ? 4000000 : 1000000;
-}
-
-static void fill_errors(struct sample *s)
-{
-    static const double cosines[] = {0.999, 0.99, 0.80};
-    for (size_t i = 0; i < 3; i++) {
-        assay__v1__layer_error__init(&s->errors[i]);
-        s->errors[i].tensor = i == 2 ? "model.layers.1.mlp.up_proj.weight" : "model.layers.0.some.weight";
-        s->errors[i].layer = i == 2;
-        s->errors[i].has_cosine = true;
-        s->errors[i].cosine = cosines[i];
-        s->error_list[i] = &s->errors[i];
-    }
-    s->artifacts[1].n_layer_errors = 3;
-    s->artifacts[1].layer_errors = s->error_list;
-}
-
-static void fill_variant_figures(struct sample *s)
-{
-    s->increase = estimate(1.25, 0.1, 0.9, 1.6, 16320);
-    s->top1 = estimate(97.5, 0.2, 97.0, 98.0, 16320);
-    assay__v1__distribution__init(&s->kl);
-    s->kl.has_mean = s->kl.has_standard_error = s->kl.has_max = s->kl.has_n = true;
-    s->kl.mean = 0.1 / 3;
-    s->kl.standard_error = 0.0005;
-    s->kl.max = 1.5;
-    s->kl.n = 16320;
-    s->chunk_kl[0] = 0.03;
-    s->chunk_kl[1] = 0.04;
-    s->scores[1].perplexity_increase_percent = &s->increase;
-    s->scores[1].same_top1_percent = &s->top1;
-    s->scores[1].kl_nats = &s->kl;
-    s->scores[1].n_chunk_kl_nats = 2;
-    s->scores[1].chunk_kl_nats = s->chunk_kl;
-    for (size_t i = 0; i < 2; i++) {
-        assay__v1__criterion_result__init(&s->criteria[i]);
-        s->criterion_list[i] = &s->criteria[i];
-        s->criteria[i].name = i == 0 ? "perplexity_increase_percent" : "kl_mean_nats";
-        s->criteria[i].has_threshold = s->criteria[i].has_value = s->criteria[i].has_point_pass = true;
-        s->criteria[i].threshold = i == 0 ? 8 : 0.1;
-        s->criteria[i].value = i == 0 ? 1.25 : 0.1 / 3;
-        s->criteria[i].point_pass = true;
-        s->criteria[i].verdict = ASSAY__V1__VERDICT__VERDICT_PASS;
-    }
-    s->results[1].n_criteria = 2;
-    s->results[1].criteria = s->criterion_list;
-    s->results[1].verdict = ASSAY__V1__VERDICT__VERDICT_PASS;
-    s->results[1].chunks_run = 64;
-    s->results[1].tokens_run = 32768;
-    s->results[1].compute_us = 4000000;
-}
-
-static void fill(struct sample *s, char *label)
-{
-    memset(s, 0, sizeof *s);
-    for (size_t i = 0; i < sizeof s->digest; i++)
-        s->digest[i] = (uint8_t)(0xa0 + i);
-    assay__v1__job__init(&s->job);
-    assay__v1__submit_job_request__init(&s->request);
-    s->perplexity[0] = estimate(20, 0.3, 19, 21, 16320);
-    s->perplexity[1] = estimate(20.25, 0.3, 19, 21, 16320);
-    fill_variant(s, 0, "fp32");
-    fill_variant(s, 1, label);
-    fill_errors(s);
-    fill_variant_figures(s);
-    s->results[0].chunks_cached = 64;
-    s->request.model_dir = "/models/tiny";
-    s->request.protocol = "llamacpp-512";
-    s->request.reference = &s->specs[0];
-    s->spec_list[0] = &s->specs[1];
-    s->request.n_variants = 1;
-    s->request.variants = s->spec_list;
-    s->job.has_job_id = s->job.has_tokenizer_digest = s->job.has_verdict = true;
-    s->job.job_id = (ProtobufCBinaryData){sizeof s->id, s->id};
-    s->job.tokenizer_digest = (ProtobufCBinaryData){sizeof s->digest, s->digest};
-    s->job.state = ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED;
-    s->job.verdict = ASSAY__V1__VERDICT__VERDICT_PASS;
-    s->job.request = &s->request;
-    s->job.n_results = 2;
-    s->job.results = s->result_list;
-    s->job.saved_us = 12300000;
-    s->environment = (struct assay_environment){.host = "h", .system = "s", .cpu = "c", .cpus = 2};
-    s->report = (struct assay_report){
-        .job = &s->job, .environment = &s->environment, .command = "assay eval x", .coordinator = "ipc:///x"};
-}
+#include "tests/unit/report_fixture.h"
 
 /* As a reader of the file sees it; takes the value over. */
 static cJSON *printed(cJSON *json)
@@ -192,6 +56,22 @@ static void assert_has(const char *text, const char *part)
         fail_msg("no '%s' in:\n%s", part, text);
 }
 
+static struct assay_assessment assess(const struct assay_report *report)
+{
+    struct assay_assessment assessment;
+    assert_int_equal(assay_assess(report, &assessment, NULL), ASSAY_OK);
+    return assessment;
+}
+
+/* The Markdown and the HTML report, one after the other. */
+static void documents(const struct assay_report *report, struct assay_buf *out)
+{
+    struct assay_assessment assessment = assess(report);
+    assay_report_markdown(report, &assessment, out);
+    assay_report_html(report, &assessment, out);
+    assay_assessment_release(&assessment);
+}
+
 static void file_names_are_those_that_users_know(void **state)
 {
     static const char *const labels[][2] = {
@@ -213,7 +93,7 @@ static void file_names_are_those_that_users_know(void **state)
     memset(longest, 'x', sizeof longest - 1);
     longest[sizeof longest - 1] = '\0';
     assert_int_equal(strlen(assay_report_stem(longest, stem)), ASSAY_STEM_MAX - 1);
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     assert_string_equal(assay_report_file_name(&s.report, 0, name), "baseline_fp32_results.json");
     assert_string_equal(assay_report_file_name(&s.report, 1, name), "int8_quantized_results.json");
 }
@@ -223,7 +103,7 @@ static void two_results_never_share_a_file(void **state)
     struct sample s;
     char a[ASSAY_REPORT_NAME_MAX], b[ASSAY_REPORT_NAME_MAX];
     (void)state;
-    fill(&s, "int4:x=1");
+    assay_test_fill(&s, "int4:x=1");
     Assay__V1__VariantResult twin = s.results[1];
     Assay__V1__Variant variant = s.variants[1];
     Assay__V1__VariantResult *three[] = {&s.results[0], &s.results[1], &twin};
@@ -257,7 +137,7 @@ static void json_keeps_every_digit_and_names_each_metric(void **state)
 {
     struct sample s;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     cJSON *again = printed(assay_report_variant_json(&s.report, 1));
     assert_number(again, "metrics/kl_nats/mean", 0.1 / 3);
     assert_number(again, "metrics/kl_nats/mean_by_chunk/1", 0.04);
@@ -282,7 +162,7 @@ static void missing_figures_are_null_with_the_reason_and_never_zero(void **state
 {
     struct sample s;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     s.perplexity[1] = (Assay__V1__Estimate)ASSAY__V1__ESTIMATE__INIT;
     s.perplexity[1].missing = "no position was scored";
     s.increase.value = NAN;
@@ -312,9 +192,13 @@ static void missing_figures_are_null_with_the_reason_and_never_zero(void **state
     assert_has(assay_buf_cstr(&out), "tokens/s of int8: not measured: no chunk was run for this job");
     assert_null(strstr(assay_buf_cstr(&out), "nan"));
     out.len = 0;
-    assay_report_markdown(&s.report, &out);
+    documents(&s.report, &out);
     assert_has(assay_buf_cstr(&out), "not measured: no position was scored");
+    assert_has(assay_buf_cstr(&out), "KL not known: the evaluator sent no such figure");
+    assert_has(assay_buf_cstr(&out), "Not drawn: no variant has a percentile of KL above 0");
+    assert_has(assay_buf_cstr(&out), "Not drawn: no variant has both a size and a mean KL above 0");
     assert_null(strstr(assay_buf_cstr(&out), "nan"));
+    assert_null(strstr(assay_buf_cstr(&out), "inf"));
     assay_buf_release(&out);
 }
 
@@ -323,7 +207,7 @@ static void an_empty_result_message_makes_a_report(void **state)
     struct sample s;
     struct assay_buf out = ASSAY_BUF_INIT;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     assay__v1__variant_result__init(&s.results[0]);
     assay__v1__variant_result__init(&s.results[1]);
     s.job.request = NULL;
@@ -333,7 +217,7 @@ static void an_empty_result_message_makes_a_report(void **state)
     assert_int_equal(cJSON_GetArraySize(cJSON_GetObjectItem(json, "results")), 2);
     cJSON_Delete(json);
     assay_report_table(&s.report, &out);
-    assay_report_markdown(&s.report, &out);
+    documents(&s.report, &out);
     assert_int_equal(assay_buf_check(&out, NULL), ASSAY_OK);
     assay_buf_release(&out);
 }
@@ -342,7 +226,7 @@ static void exit_code_follows_the_verdict_that_the_report_prints(void **state)
 {
     struct sample s;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     static const struct {
         Assay__V1__Verdict verdict;
         int code;
@@ -373,7 +257,7 @@ static void cost_says_what_the_cache_saved(void **state)
     struct sample s;
     struct assay_buf out = ASSAY_BUF_INIT;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     assay_report_cost(&s.report, &out);
     assert_has(assay_buf_cstr(&out), "reference fp32: 64 of 64 chunks from the cache");
     assert_has(assay_buf_cstr(&out), "variant int8: 64 of 64 chunks run in 4.0 s of compute");
@@ -390,13 +274,13 @@ static void cost_says_what_the_cache_saved(void **state)
 static void every_file_is_written_and_listed(void **state)
 {
     static const char *const names[] = {"baseline_fp32_results.json", "int8_quantized_results.json",
-                                        ASSAY_REPORT_JSON_NAME, ASSAY_REPORT_MARKDOWN_NAME};
+                                        ASSAY_REPORT_JSON_NAME, ASSAY_REPORT_MARKDOWN_NAME, ASSAY_REPORT_HTML_NAME};
     char dir[] = "/tmp/assay-report-XXXXXX", path[ASSAY_PATH_MAX];
     struct sample s;
     char *text = NULL;
     size_t bytes;
     (void)state;
-    fill(&s, "int8");
+    assay_test_fill(&s, "int8");
     assert_non_null(mkdtemp(dir));
     assert_int_equal(assay_report_write(&s.report, dir, NULL), ASSAY_OK);
     assert_int_equal(assay_path_join(path, dir, ASSAY_REPORT_MARKDOWN_NAME, NULL), ASSAY_OK);
