@@ -1,3 +1,4 @@
+#include <cjson/cJSON.h>
 #include <stdio.h>
 #include <unistd.h>
 
@@ -18,16 +19,31 @@ static void log_events(struct assay_stack *stack)
         assay_log(ASSAY_LOG_INFO, "%s", text);
 }
 
-static int run(const struct assay_stack_options *options)
+static void print_ready(const char *endpoint, const char *data_dir, bool json)
+{
+    cJSON *object = json ? cJSON_CreateObject() : NULL;
+    cJSON_AddStringToObject(object, "endpoint", endpoint);
+    cJSON_AddNumberToObject(object, "pid", (double)getpid());
+    cJSON_AddStringToObject(object, "data", data_dir);
+    char *text = object ? cJSON_PrintUnformatted(object) : NULL;
+    if (text)
+        puts(text);
+    else
+        printf("ready: %s (process %ld, data %s); stop it with Ctrl-C or 'assay down'\n", endpoint, (long)getpid(),
+               data_dir);
+    fflush(stdout);
+    cJSON_free(text);
+    cJSON_Delete(object);
+}
+
+static int run(const struct assay_stack_options *options, bool json)
 {
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_stack *stack = NULL;
     if (assay_stack_start(options, &stack, &err) != ASSAY_OK)
         return assay_say_setting_failure("up", &err);
     log_events(stack);
-    printf("ready: %s (process %ld, data %s); stop it with Ctrl-C or 'assay down'\n", assay_stack_endpoint(stack),
-           (long)getpid(), options->data_dir);
-    fflush(stdout);
+    print_ready(assay_stack_endpoint(stack), options->data_dir, json);
     while (assay_stack_state(stack, &err) == ASSAY_OK && !assay_interrupt_wait(TURN_MS))
         log_events(stack);
     log_events(stack);
@@ -39,6 +55,7 @@ static int run(const struct assay_stack_options *options)
 int assay_command_up(int argc, char **argv)
 {
     const char *data = NULL;
+    bool json = false;
     struct assay_stack_options options = {0};
     const struct assay_setting settings[] = {
         {.name = "data",
@@ -61,9 +78,10 @@ int assay_command_up(int argc, char **argv)
          .target = &options.workers,
          .argument = "PLAN",
          .help = "workers to start at once, each on its CPUs, as fp32:0-3;int8:4-7"},
+        {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print where it listens as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN]",
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--json]",
         .summary =
             "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
             "a precision, as jobs need them.",
@@ -80,5 +98,5 @@ int assay_command_up(int argc, char **argv)
     if (assay_data_dir(data, data_dir, &err) != ASSAY_OK)
         return assay_say_setting_failure("up", &err);
     options.data_dir = data_dir;
-    return run(&options);
+    return run(&options, json);
 }

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Installs what assay needs to build and run on Debian 12, through apt, as root or by sudo.
-# usage: tools/install_deps.sh [--checks]      --checks: also what tools/check.sh uses
+# usage: tools/install_deps.sh [--checks]      --checks: also what tools/check.sh and tests of the protocol use
 # Does nothing, quickly and without the network, when everything is there.
 set -euo pipefail
 
@@ -11,7 +11,7 @@ packages=(
 )
 # The tokenizer crate needs Rust 1.85; Debian 12 has it under these names (plain `cargo` is 0.66).
 rust_packages=(cargo-web rustc-web)
-check_packages=(clang-format-14 cppcheck)
+check_packages=(clang-format-14 cppcheck python3-zmq python3-protobuf)
 rust_minor_min=85
 
 say() { printf 'install_deps: %s\n' "$*"; }

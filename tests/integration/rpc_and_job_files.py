@@ -67,9 +67,21 @@ def check_job(data, out):
     check(states and states[-1] == "JOB_STATE_COMPLETED", "WatchEvents ends with the last state")
 
 
+def check_up_and_down(data):
+    process = subprocess.Popen([os.path.join(BIN, "assay"), "up", "--data", data, "--json"], stdin=subprocess.DEVNULL,
+                               stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    ready = json.loads(process.stdout.readline())
+    check(ready == {"endpoint": f"ipc://{data}/run/coordinator.sock", "pid": process.pid, "data": data}, "up says as JSON where it listens")
+    stopped = json.loads(assay("down", "--data", data, "--json"))
+    check(stopped == {"pid": process.pid, "data": data}, "down says as JSON what it stopped")
+    check(process.wait(30) == 0, "up ends well")
+
+
 with Directory() as data, Directory() as out, Stack(data) as stack:
     wait_for(lambda: stack.service("evaluator") and stack.service("quantizer"), 30, "the services are registered")
     check_reflection(data)
     check_calls(data)
     check_job(data, out)
+with Directory() as data:
+    check_up_and_down(data)
 finish()
