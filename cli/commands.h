@@ -7,11 +7,13 @@ typedef int (*assay_command_fn)(int argc, char **argv);
 
 int assay_command_cache(int argc, char **argv);
 int assay_command_compare_logits(int argc, char **argv);
+int assay_command_dequantize(int argc, char **argv);
 int assay_command_down(int argc, char **argv);
 int assay_command_eval(int argc, char **argv);
 int assay_command_jobs(int argc, char **argv);
 int assay_command_logits(int argc, char **argv);
 int assay_command_rpc(int argc, char **argv);
+int assay_command_quantize(int argc, char **argv);
 int assay_command_tokenize(int argc, char **argv);
 int assay_command_up(int argc, char **argv);
 int assay_command_workers(int argc, char **argv);

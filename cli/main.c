@@ -18,6 +18,8 @@ static const struct command_row {
     {"jobs", assay_command_jobs, "list the jobs of a running stack"},
     {"cache", assay_command_cache, "show, check and prune the records that a running stack keeps"},
     {"rpc", assay_command_rpc, "call any method of a server, with requests and replies as JSON"},
+    {"quantize", assay_command_quantize, "make the artifact of a model under a scheme"},
+    {"dequantize", assay_command_dequantize, "write a quantized checkpoint as plain F32"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},

@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Proves that the code keeps the one-way order of layers.
 
-    base -> {quant, stats, obs} -> {kernels, formats, tokenizer, wire, store} -> corpus -> nn -> services/*, cli
+    base -> {quant, stats, obs} -> {kernels, formats, tokenizer, wire, store} -> corpus -> {nn, artifact} -> services/*, cli
 
 A layer includes and links only what is to its left; layers in one brace group are peers and do not know each other. A service
 includes the common layers, the conversations in proto/ and itself, never another service. Tests may include anything.
@@ -21,7 +21,7 @@ GROUPS = (
     ("quant", "stats", "obs"),
     ("kernels", "formats", "tokenizer", "wire", "store"),
     ("corpus",),
-    ("nn",),
+    ("nn", "artifact"),
 )
 RANK = {layer: rank for rank, group in enumerate(GROUPS) for layer in group}
 

@@ -3,6 +3,7 @@
 #include <string.h>
 #include <unistd.h>
 
+#include "common/artifact/staging.h"
 #include "common/base/exit_code.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
@@ -10,7 +11,6 @@
 #include "common/base/settings.h"
 #include "common/wire/member.h"
 #include "services/quantizer/serve.h"
-#include "services/quantizer/staging.h"
 
 struct settings {
     const char *data, *coordinator, *listen, *cpus;

@@ -6,12 +6,12 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/artifact/job.h"
 #include "common/base/buf.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/log.h"
 #include "proto/variant.pb-c.h"
-#include "services/quantizer/job.h"
 
 /* A job has at most 65 variants; a queue for several jobs at once. */
 #define QUEUE_MAX 256
@@ -171,6 +171,12 @@ static enum assay_status send_summary(struct assay_call *call, const struct assa
     return status;
 }
 
+static void on_remade(void *arg, const char *why)
+{
+    (void)arg;
+    assay_log(ASSAY_LOG_WARN, "artifact is made again reason=\"%s\"", why);
+}
+
 static enum assay_status run_job(struct assay_quantizer *quantizer, struct assay_call *call, struct assay_err *err)
 {
     struct under_way way = {.quantizer = quantizer, .call = call};
@@ -179,6 +185,7 @@ static enum assay_status run_job(struct assay_quantizer *quantizer, struct assay
         .pool = quantizer->pool,
         .cancelled = is_unwanted,
         .progress = on_progress,
+        .remade = on_remade,
         .arg = &way,
     };
     struct assay_manifest manifest = ASSAY_MANIFEST_INIT;

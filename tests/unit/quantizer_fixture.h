@@ -4,8 +4,8 @@
 
 #include <sys/types.h>
 
+#include "common/artifact/job.h"
 #include "common/formats/checkpoint.h"
-#include "services/quantizer/job.h"
 
 #define MODEL ASSAY_SOURCE_DIR "/models/assay-tiny"
 

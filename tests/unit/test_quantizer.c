@@ -9,8 +9,8 @@
 
 #include <cmocka.h>
 
+#include "common/artifact/method.h"
 #include "common/quant/int8.h"
-#include "services/quantizer/method.h"
 #include "tests/unit/quantizer_fixture.h"
 
 struct weight {

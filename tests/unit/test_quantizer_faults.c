@@ -14,7 +14,7 @@
 
 #include <cmocka.h>
 
-#include "services/quantizer/staging.h"
+#include "common/artifact/staging.h"
 #include "tests/unit/quantizer_fixture.h"
 
 /* Bytes that may be written before the disk is full; negative: any number. */

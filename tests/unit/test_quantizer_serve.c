@@ -9,10 +9,10 @@
 
 #include <cmocka.h>
 
+#include "common/artifact/job.h"
 #include "common/formats/checkpoint.h"
 #include "common/wire/client.h"
 #include "proto/variant.pb-c.h"
-#include "services/quantizer/job.h"
 #include "services/quantizer/serve.h"
 
 #define MODEL ASSAY_SOURCE_DIR "/models/assay-tiny"

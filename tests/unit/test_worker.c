@@ -9,11 +9,11 @@
 
 #include <cmocka.h>
 
+#include "common/artifact/job.h"
 #include "common/base/clock.h"
 #include "common/nn/model.h"
 #include "services/inference/execute.h"
 #include "services/inference/serve.h"
-#include "services/quantizer/job.h"
 #include "tests/unit/worker_fakes.h"
 
 #define MODEL ASSAY_SOURCE_DIR "/models/assay-tiny"

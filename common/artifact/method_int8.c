@@ -1,6 +1,6 @@
 /* int8: compressed-tensors "int-quantized", one scale a row, symmetric, weights only. */
+#include "common/artifact/method.h"
 #include "common/quant/int8.h"
-#include "services/quantizer/method.h"
 
 enum { CODES, SCALES };
 
@@ -8,8 +8,8 @@ static enum assay_status plan(const struct assay_spec *spec, size_t rows, size_t
                               struct assay_part parts[ASSAY_PARTS_MAX], size_t *ret_count, struct assay_err *err)
 {
     (void)spec, (void)err;
-    parts[CODES] = (struct assay_part){".weight", ASSAY_I8, 2, {rows, cols}, true};
-    parts[SCALES] = (struct assay_part){".weight_scale", ASSAY_F32, 2, {rows, 1}, false};
+    parts[CODES] = (struct assay_part){".weight", ASSAY_I8, 2, {rows, cols}, ASSAY_PART_CODES};
+    parts[SCALES] = (struct assay_part){".weight_scale", ASSAY_F32, 2, {rows, 1}, ASSAY_PART_SCALES};
     *ret_count = 2;
     return ASSAY_OK;
 }
@@ -50,4 +50,5 @@ const struct assay_method assay_method_int8 = {
     .encode = encode,
     .decode = decode,
     .config = config,
+    .dtype = "float32",
 };

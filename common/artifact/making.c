@@ -4,8 +4,8 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/artifact/method.h"
 #include "common/base/limits.h"
-#include "services/quantizer/method.h"
 
 #define INDEX_FILE "model.safetensors.index.json"
 
@@ -31,23 +31,14 @@ static enum assay_status digest_and_note(void *arg, const char *path, struct ass
     return assay_digest_file(path, ret, err);
 }
 
-enum assay_status assay_making_verify(struct assay_making *making, struct assay_err *err)
+enum assay_status assay_making_identify(struct assay_making *making, struct assay_model_id *ret, struct assay_err *err)
 {
-    const struct assay_quantize_job *job = making->job;
-    struct assay_model_id found;
     making->source_files_count = 0;
     making->source_files =
         assay_arena_alloc(&making->manifest->arena, (ASSAY_MODEL_SHARDS_MAX + 1) * sizeof *making->source_files);
     if (!making->source_files)
         return out_of_memory(making, err);
-    enum assay_status status = assay_checkpoint_id(job->model_dir, digest_and_note, making, &found, err);
-    if (status == ASSAY_OK && !assay_digest_equal(&found.digest, &job->model_id.digest)) {
-        char want[ASSAY_DIGEST_HEX], have[ASSAY_DIGEST_HEX];
-        status = assay_err_set(err, ASSAY_FAILED_PRECONDITION,
-                               "the checkpoint %s has changed: found digest %.16s..., wanted %.16s...", job->model_dir,
-                               assay_digest_hex(&found.digest, have), assay_digest_hex(&job->model_id.digest, want));
-    }
-    return status;
+    return assay_checkpoint_id(making->job->model_dir, digest_and_note, making, ret, err);
 }
 
 /* dtype, shape and bytes. */

@@ -5,19 +5,25 @@
  * otherwise sets `make`. */
 #pragma once
 
+#include "common/artifact/job.h"
 #include "common/formats/checkpoint.h"
 #include "common/quant/scheme.h"
-#include "services/quantizer/job.h"
 
-/* Tensors that stand for one quantized weight. */
-#define ASSAY_PARTS_MAX 4
+/* Tensors that stand for one quantized weight, and room to work in. */
+#define ASSAY_PARTS_MAX 7
+
+enum assay_part_kind {
+    ASSAY_PART_CODES,
+    ASSAY_PART_SCALES, /* scales, zero points, tables, words about them */
+    ASSAY_PART_ROOM    /* not written */
+};
 
 struct assay_part {
-    const char *suffix; /* behind the module's name: ".weight_scale" */
+    const char *suffix; /* behind the module's name: ".weight_scale"; NULL for room */
     enum assay_dtype dtype;
     size_t rank;
     uint64_t shape[2];
-    bool is_code; /* counted as codes, else as scales */
+    enum assay_part_kind kind;
 };
 
 /* Rows [begin, end) of a weight. begin is a multiple of ASSAY_REWRITE_ROWS; parts[i] is the whole tensor of part i. */
@@ -30,6 +36,7 @@ struct assay_rows {
 /* A work in progress: an artifact's files are made in `dir`. */
 struct assay_making {
     const struct assay_quantize_job *job;
+    struct assay_spec spec; /* the job's, with what follows from the model filled in */
     const struct assay_checkpoint *source;
     const char **source_files; /* config.json first, then the weight files */
     size_t source_files_count;
@@ -43,21 +50,26 @@ struct assay_method {
     /* Makes all files but the manifest. NULL: rewrite.c does, with the functions below. */
     enum assay_status (*make)(struct assay_making *making, struct assay_err *err);
 
-    /* The tensors that stand for a weight [rows, cols], and their number. INVALID_ARGUMENT when the layout cannot hold
-     * it. */
+    /* Fills in what follows from the row lengths of all weights. NULL: nothing does. */
+    void (*resolve)(struct assay_spec *spec, const size_t *cols, size_t count);
+    /* The tensors that stand for a weight [rows, cols], from wide to narrow dtypes, and their number. INVALID_ARGUMENT
+     * when the layout cannot hold it. */
     enum assay_status (*plan)(const struct assay_spec *spec, size_t rows, size_t cols,
                               struct assay_part parts[ASSAY_PARTS_MAX], size_t *ret_count, struct assay_err *err);
     /* weights[(end - begin), cols] are finite. Any thread. */
     enum assay_status (*encode)(const struct assay_spec *spec, const float *weights, const struct assay_rows *rows,
                                 struct assay_err *err);
+    /* Once all rows are encoded: what is made of the whole tensor. `rows` are all. NULL: nothing is. */
+    void (*finish)(const struct assay_spec *spec, const struct assay_rows *rows);
     /* The values that the codes stand for, in weights[(end - begin), cols]. Any thread. */
     void (*decode)(const struct assay_spec *spec, const struct assay_rows *rows, float *weights);
-    /* quantization_config of config.json; NULL when out of memory. */
+    /* quantization_config of config.json; NULL when out of memory. NULL: the files are those of a plain checkpoint. */
     cJSON *(*config)(const struct assay_spec *spec);
+    const char *dtype; /* torch_dtype of config.json */
 };
 
 #define ASSAY_METHOD(name) extern const struct assay_method assay_method_##name;
-#include "services/quantizer/methods.inc"
+#include "common/artifact/methods.inc"
 #undef ASSAY_METHOD
 
 /* NULL when there is no method for the scheme. */
@@ -73,9 +85,9 @@ bool assay_is_linear_weight(const struct assay_tensor *tensor);
 
 /* --- for all methods --- */
 
-/* Looks the checkpoint's files up and checks that their contents are the job's model_id: FAILED_PRECONDITION otherwise.
- */
-enum assay_status assay_making_verify(struct assay_making *making, struct assay_err *err) ASSAY_MUST_USE;
+/* Looks the checkpoint's files up and digests their contents. */
+enum assay_status assay_making_identify(struct assay_making *making, struct assay_model_id *ret,
+                                        struct assay_err *err) ASSAY_MUST_USE;
 /* Fills in what the manifest says of the source: head, parameters, bytes. */
 enum assay_status assay_making_describe(struct assay_making *making, struct assay_err *err) ASSAY_MUST_USE;
 /* Adds DIR/name, which is there, to the files of the manifest. */
@@ -84,6 +96,14 @@ enum assay_status assay_making_add_file(struct assay_making *making, const char 
 /* DIR/name becomes a link to the checkpoint's file. */
 enum assay_status assay_making_link(struct assay_making *making, const char *name,
                                     struct assay_err *err) ASSAY_MUST_USE;
+/* Writes config.json: the source's, with these changes and the spec's compute. */
+struct assay_config_change {
+    const char *dtype;       /* NULL: as it is */
+    bool drops_quantization; /* without the source's quantization_config */
+    cJSON *quantization;     /* becomes quantization_config, or NULL; the callee's */
+};
+enum assay_status assay_making_write_config(struct assay_making *making, const struct assay_config_change *change,
+                                            struct assay_err *err) ASSAY_MUST_USE;
 /* Copies (linked: links to) the tokenizer's and generation's files that the checkpoint has. */
 enum assay_status assay_making_add_companions(struct assay_making *making, bool linked,
                                               struct assay_err *err) ASSAY_MUST_USE;

@@ -5,17 +5,18 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/artifact/checks.h"
+#include "common/artifact/method.h"
 #include "common/base/limits.h"
-#include "services/quantizer/method.h"
 
 #define WEIGHTS_FILE "model.safetensors"
-#define CONFIG_FILE "config.json"
 
 /* One tensor of the source and what becomes of it. */
 struct weight_plan {
     const struct assay_tensor *tensor;
     size_t parts_count; /* 0: copied */
     struct assay_part parts[ASSAY_PARTS_MAX];
+    size_t bytes[ASSAY_PARTS_MAX];
 };
 
 struct plan {
@@ -26,11 +27,6 @@ struct plan {
     size_t quantized_count;
 };
 
-/* Sums over one block of rows, float64; x is the source and y what the codes stand for. */
-struct block_sums {
-    double xx, yy, xy, difference_squared, difference_max;
-};
-
 /* One weight, encoded by all threads. */
 struct encoding {
     const struct assay_method *method;
@@ -39,7 +35,7 @@ struct encoding {
     size_t rows, cols;
     void *parts[ASSAY_PARTS_MAX];
     float *scratch; /* [threads, 2, ASSAY_REWRITE_ROWS, cols] */
-    struct block_sums *sums;
+    struct assay_block_sums *sums;
     pthread_mutex_t lock; /* guards what follows: the failure of the first block that failed */
     size_t failed_block;
     struct assay_err err;
@@ -86,20 +82,25 @@ static enum assay_status out_of_memory(const char *what, struct assay_err *err)
 /* --- planning --- */
 
 /* "model.layers.0.mlp.up_proj" + ".weight_scale" */
-static enum assay_status declare_part(struct assay_making *making, struct plan *plan, const struct weight_plan *weight,
-                                      const struct assay_part *part, struct assay_err *err)
+static enum assay_status declare_part(struct assay_making *making, struct plan *plan, struct weight_plan *weight,
+                                      size_t index, struct assay_err *err)
 {
+    const struct assay_part *part = &weight->parts[index];
+    struct assay_tensor output = {.dtype = part->dtype, .rank = part->rank};
+    memcpy(output.shape, part->shape, part->rank * sizeof part->shape[0]);
+    output.bytes = assay_tensor_elements(&output) * assay_dtype_bytes(output.dtype);
+    weight->bytes[index] = output.bytes;
+    if (part->kind == ASSAY_PART_ROOM)
+        return ASSAY_OK;
     size_t module = strlen(weight->tensor->name) - strlen(".weight");
     char *name = assay_arena_alloc(&making->manifest->arena, module + strlen(part->suffix) + 1);
     if (!name)
         return out_of_memory(weight->tensor->name, err);
     memcpy(name, weight->tensor->name, module);
     strcpy(name + module, part->suffix);
-    struct assay_tensor *output = &plan->outputs[plan->outputs_count++];
-    *output = (struct assay_tensor){.name = name, .dtype = part->dtype, .rank = part->rank};
-    memcpy(output->shape, part->shape, part->rank * sizeof part->shape[0]);
-    output->bytes = assay_tensor_elements(output) * assay_dtype_bytes(output->dtype);
-    *(part->is_code ? &making->manifest->code_bytes : &making->manifest->scale_bytes) += output->bytes;
+    output.name = name;
+    plan->outputs[plan->outputs_count++] = output;
+    *(part->kind == ASSAY_PART_CODES ? &making->manifest->code_bytes : &making->manifest->scale_bytes) += output.bytes;
     return ASSAY_OK;
 }
 
@@ -113,13 +114,30 @@ static enum assay_status plan_weight(struct assay_making *making, const struct a
         return ASSAY_OK;
     }
     enum assay_status status =
-        method->plan(&making->job->spec, tensor->shape[0], tensor->shape[1], weight->parts, &weight->parts_count, err);
+        method->plan(&making->spec, tensor->shape[0], tensor->shape[1], weight->parts, &weight->parts_count, err);
     if (status != ASSAY_OK)
         assay_err_prefix(err, "tensor %s", tensor->name);
     plan->quantized_count++;
     for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++)
-        status = declare_part(making, plan, weight, &weight->parts[i], err);
+        status = declare_part(making, plan, weight, i, err);
     return status;
+}
+
+/* What the spec leaves to the model. */
+static enum assay_status resolve(struct assay_making *making, const struct assay_method *method, struct assay_err *err)
+{
+    size_t tensors = assay_checkpoint_count(making->source), count = 0;
+    assay_auto(assay_free_ptr) size_t *cols = calloc(tensors + 1, sizeof *cols);
+    if (!cols)
+        return out_of_memory(making->job->model_dir, err);
+    for (size_t i = 0; i < tensors; i++) {
+        const struct assay_tensor *tensor = assay_checkpoint_at(making->source, i);
+        if (assay_is_linear_weight(tensor))
+            cols[count++] = tensor->shape[1];
+    }
+    if (method->resolve)
+        method->resolve(&making->spec, cols, count);
+    return ASSAY_OK;
 }
 
 static enum assay_status plan_all(struct assay_making *making, const struct assay_method *method, struct plan *plan,
@@ -150,47 +168,52 @@ static enum assay_status plan_all(struct assay_making *making, const struct assa
 static enum assay_status check_finite(const struct encoding *encoding, const float *weights, size_t begin, size_t end,
                                       struct assay_err *err)
 {
-    for (size_t i = 0; i < (end - begin) * encoding->cols; i++)
-        if (!isfinite(weights[i]))
-            return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                                 "tensor %s: row %zu, column %zu is %s, wanted a finite number", encoding->tensor->name,
-                                 begin + i / encoding->cols, i % encoding->cols,
-                                 isnan(weights[i]) ? "NaN" : "infinite");
-    return ASSAY_OK;
+    size_t n = (end - begin) * encoding->cols, i = 0;
+    if (assay_all_finite(weights, n))
+        return ASSAY_OK;
+    while (i + 1 < n && isfinite(weights[i]))
+        i++;
+    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "tensor %s: row %zu, column %zu is %s, wanted a finite number",
+                         encoding->tensor->name, begin + i / encoding->cols, i % encoding->cols,
+                         isnan(weights[i]) ? "NaN" : "infinite");
 }
 
-static void add_up(struct block_sums *sums, const float *source, const float *decoded, size_t n)
+/* Rows [begin, end) of the source as f32. */
+static void read_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
 {
-    for (size_t i = 0; i < n; i++) {
-        double x = source[i], y = decoded[i], difference = x - y;
-        sums->xx += x * x;
-        sums->yy += y * y;
-        sums->xy += x * y;
-        sums->difference_squared += difference * difference;
-        sums->difference_max = fmax(sums->difference_max, fabs(difference));
-    }
+    size_t row_bytes = encoding->cols * assay_dtype_bytes(encoding->tensor->dtype);
+    if (!assay_dtype_to_f32(encoding->tensor->dtype, (const unsigned char *)encoding->tensor->data + begin * row_bytes,
+                            (end - begin) * encoding->cols, weights))
+        ASSAY_BUG("a linear weight is F32, F16 or BF16");
+}
+
+/* Room of a thread: two blocks of rows. */
+static float *scratch_of(const struct encoding *encoding, size_t thread)
+{
+    return encoding->scratch + thread * 2 * ASSAY_REWRITE_ROWS * encoding->cols;
+}
+
+static struct assay_rows rows_of(const struct encoding *encoding, size_t block)
+{
+    size_t begin = block * ASSAY_REWRITE_ROWS, end = ASSAY_MIN(begin + ASSAY_REWRITE_ROWS, encoding->rows);
+    return (struct assay_rows){begin, end, encoding->cols, encoding->parts};
 }
 
 static void encode_block(void *arg, size_t block, size_t thread)
 {
     struct encoding *encoding = arg;
-    size_t begin = block * ASSAY_REWRITE_ROWS, end = ASSAY_MIN(begin + ASSAY_REWRITE_ROWS, encoding->rows);
-    size_t elements = (end - begin) * encoding->cols, room = (size_t)ASSAY_REWRITE_ROWS * encoding->cols;
-    float *source = encoding->scratch + thread * 2 * room, *decoded = source + room;
-    size_t element_bytes = assay_dtype_bytes(encoding->tensor->dtype);
-    struct assay_rows rows = {begin, end, encoding->cols, encoding->parts};
+    struct assay_rows rows = rows_of(encoding, block);
+    float *source = scratch_of(encoding, thread);
     struct assay_err err = ASSAY_ERR_INIT;
-    assay_dtype_to_f32(encoding->tensor->dtype,
-                       (const unsigned char *)encoding->tensor->data + begin * encoding->cols * element_bytes, elements,
-                       source);
-    enum assay_status status = check_finite(encoding, source, begin, end, &err);
-    if (status == ASSAY_OK)
-        status = encoding->method->encode(encoding->spec, source, &rows, &err);
+    read_rows(encoding, rows.begin, rows.end, source);
+    enum assay_status status = check_finite(encoding, source, rows.begin, rows.end, &err);
     if (status == ASSAY_OK) {
-        encoding->method->decode(encoding->spec, &rows, decoded);
-        add_up(&encoding->sums[block], source, decoded, elements);
-        return;
+        status = encoding->method->encode(encoding->spec, source, &rows, &err);
+        if (status != ASSAY_OK)
+            assay_err_prefix(&err, "tensor %s", encoding->tensor->name);
     }
+    if (status == ASSAY_OK)
+        return;
     pthread_mutex_lock(&encoding->lock);
     if (block < encoding->failed_block) {
         encoding->failed_block = block;
@@ -199,11 +222,33 @@ static void encode_block(void *arg, size_t block, size_t thread)
     pthread_mutex_unlock(&encoding->lock);
 }
 
+static void measure_block(void *arg, size_t block, size_t thread)
+{
+    struct encoding *encoding = arg;
+    struct assay_rows rows = rows_of(encoding, block);
+    float *source = scratch_of(encoding, thread), *decoded = source + ASSAY_REWRITE_ROWS * encoding->cols;
+    read_rows(encoding, rows.begin, rows.end, source);
+    encoding->method->decode(encoding->spec, &rows, decoded);
+    assay_block_sums(source, decoded, (rows.end - rows.begin) * encoding->cols, &encoding->sums[block]);
+}
+
+/* All blocks are encoded before any is decoded: what is made of the whole tensor decides what codes stand for. */
+static void run_encoding(struct assay_pool *pool, struct encoding *encoding, size_t blocks)
+{
+    const struct assay_rows all = {0, encoding->rows, encoding->cols, encoding->parts};
+    assay_pool_run(pool, blocks, encode_block, encoding);
+    if (encoding->failed_block != SIZE_MAX)
+        return;
+    if (encoding->method->finish)
+        encoding->method->finish(encoding->spec, &all);
+    assay_pool_run(pool, blocks, measure_block, encoding);
+}
+
 static struct assay_tensor_error error_of(const struct encoding *encoding, size_t blocks)
 {
-    struct block_sums all = {0};
+    struct assay_block_sums all = {0};
     for (size_t i = 0; i < blocks; i++) {
-        const struct block_sums *sums = &encoding->sums[i];
+        const struct assay_block_sums *sums = &encoding->sums[i];
         all.xx += sums->xx;
         all.yy += sums->yy;
         all.xy += sums->xy;
@@ -231,7 +276,7 @@ static enum assay_status encode_weight(struct assay_making *making, struct encod
     if (!encoding->scratch || !encoding->sums) {
         status = out_of_memory(encoding->tensor->name, err);
     } else {
-        assay_pool_run(pool, blocks, encode_block, encoding);
+        run_encoding(pool, encoding, blocks);
         if (encoding->failed_block != SIZE_MAX)
             status = assay_err_set(err, encoding->err.status, "%s", encoding->err.text);
         else
@@ -255,12 +300,12 @@ static enum assay_status keep_error_name(struct assay_making *making, struct ass
 }
 
 static enum assay_status quantize_weight(struct assay_making *making, const struct assay_method *method,
-                                         const struct weight_plan *weight, const struct assay_tensor *outputs,
-                                         struct assay_safetensors_writer *writer, struct assay_err *err)
+                                         const struct weight_plan *weight, struct assay_safetensors_writer *writer,
+                                         struct assay_err *err)
 {
     struct encoding encoding = {
         .method = method,
-        .spec = &making->job->spec,
+        .spec = &making->spec,
         .tensor = weight->tensor,
         .rows = weight->tensor->shape[0],
         .cols = weight->tensor->shape[1],
@@ -269,7 +314,7 @@ static enum assay_status quantize_weight(struct assay_making *making, const stru
     };
     enum assay_status status = ASSAY_OK;
     for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++) {
-        encoding.parts[i] = malloc(outputs[i].bytes);
+        encoding.parts[i] = malloc(weight->bytes[i] + 1);
         status = encoding.parts[i] ? ASSAY_OK : out_of_memory(weight->tensor->name, err);
     }
     if (status == ASSAY_OK)
@@ -277,7 +322,8 @@ static enum assay_status quantize_weight(struct assay_making *making, const stru
     if (status == ASSAY_OK)
         status = keep_error_name(making, err);
     for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++)
-        status = assay_safetensors_append(writer, encoding.parts[i], outputs[i].bytes, err);
+        if (weight->parts[i].kind != ASSAY_PART_ROOM)
+            status = assay_safetensors_append(writer, encoding.parts[i], weight->bytes[i], err);
     for (size_t i = 0; i < ASSAY_PARTS_MAX; i++)
         free(encoding.parts[i]);
     pthread_mutex_destroy(&encoding.lock);
@@ -296,15 +342,13 @@ static enum assay_status write_weights(struct assay_making *making, const struct
         status = assay_safetensors_create(path, plan->outputs, plan->outputs_count, &writer, err);
     if (status != ASSAY_OK)
         return status;
-    const struct assay_tensor *output = plan->outputs;
     for (size_t i = 0; i < plan->weights_count && status == ASSAY_OK; i++) {
         const struct weight_plan *weight = &plan->weights[i];
         status = assay_making_step(making, i, plan->weights_count, err);
         if (status == ASSAY_OK)
             status = weight->parts_count
-                         ? quantize_weight(making, method, weight, output, writer, err)
+                         ? quantize_weight(making, method, weight, writer, err)
                          : assay_safetensors_append(writer, weight->tensor->data, weight->tensor->bytes, err);
-        output += ASSAY_MAX(weight->parts_count, 1);
     }
     if (status != ASSAY_OK) {
         assay_safetensors_abandon(writer);
@@ -314,34 +358,17 @@ static enum assay_status write_weights(struct assay_making *making, const struct
     return status == ASSAY_OK ? assay_making_add_file(making, WEIGHTS_FILE, false, err) : status;
 }
 
-/* The scales are f32, and readers of this layout take their dtype from the model's. */
-static bool set_dtype(cJSON *config)
-{
-    const char *key = cJSON_HasObjectItem(config, "dtype") ? "dtype" : "torch_dtype";
-    cJSON_DeleteItemFromObjectCaseSensitive(config, key);
-    return cJSON_AddStringToObject(config, key, "float32");
-}
-
+/* Scales are f32, and readers of those layouts take their dtype from the model's. */
 static enum assay_status write_config(struct assay_making *making, const struct assay_method *method,
                                       struct assay_err *err)
 {
-    char path[ASSAY_PATH_MAX];
-    enum assay_status status = assay_path_join(path, making->dir, CONFIG_FILE, err);
-    if (status != ASSAY_OK)
-        return status;
-    cJSON *config = cJSON_Duplicate(assay_checkpoint_config(making->source), true);
-    cJSON *quantization = method->config(&making->job->spec);
-    char *text = NULL;
-    if (config && quantization && set_dtype(config) &&
-        cJSON_AddItemToObject(config, "quantization_config", quantization)) {
-        quantization = NULL;
-        text = cJSON_Print(config);
+    struct assay_config_change change = {.dtype = method->dtype};
+    if (method->config) {
+        change.quantization = method->config(&making->spec);
+        if (!change.quantization)
+            return out_of_memory(making->job->model_dir, err);
     }
-    cJSON_Delete(quantization);
-    cJSON_Delete(config);
-    status = text ? assay_file_write(path, text, strlen(text), err) : out_of_memory(path, err);
-    cJSON_free(text);
-    return status == ASSAY_OK ? assay_making_add_file(making, CONFIG_FILE, false, err) : status;
+    return assay_making_write_config(making, &change, err);
 }
 
 enum assay_status assay_rewrite(struct assay_making *making, const struct assay_method *method, struct assay_err *err)
@@ -351,7 +378,9 @@ enum assay_status assay_rewrite(struct assay_making *making, const struct assay_
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
                              "%s is quantized already (config.json has quantization_config); give the original model",
                              making->job->model_dir);
-    enum assay_status status = plan_all(making, method, &plan, err);
+    enum assay_status status = resolve(making, method, err);
+    if (status == ASSAY_OK)
+        status = plan_all(making, method, &plan, err);
     if (status == ASSAY_OK)
         status = write_weights(making, method, &plan, err);
     if (status == ASSAY_OK)

@@ -1,4 +1,4 @@
-#include "services/quantizer/manifest.h"
+#include "common/artifact/manifest.h"
 
 #include <errno.h>
 #include <math.h>

@@ -1,9 +1,9 @@
-/* One artifact: decisions and files, no sockets. Any thread; the pool is used by one job at a time. */
+/* One artifact: decisions and files. Any thread; the pool is used by one job at a time. */
 #pragma once
 
+#include "common/artifact/manifest.h"
 #include "common/base/pool.h"
 #include "common/quant/scheme.h"
-#include "services/quantizer/manifest.h"
 
 struct assay_quantize_job {
     const char *artifacts_dir; /* ours, from the settings */
@@ -15,9 +15,10 @@ struct assay_quantize_job {
     struct assay_spec spec;
 
     struct assay_pool *pool;
-    /* Both may be NULL. Called on the caller's thread between tensors. */
-    bool (*cancelled)(void *arg);
-    void (*progress)(void *arg, size_t done, size_t total);
+    /* All may be NULL. Called on the caller's thread. */
+    bool (*cancelled)(void *arg);                           /* between tensors */
+    void (*progress)(void *arg, size_t done, size_t total); /* of tensors */
+    void (*remade)(void *arg, const char *why);             /* what stands there is not right */
     void *arg;
 };
 
@@ -28,3 +29,8 @@ struct assay_quantize_job {
  * full, out of memory. CANCELLED. */
 enum assay_status assay_quantize(const struct assay_quantize_job *job, struct assay_manifest *ret, bool *ret_was_cached,
                                  struct assay_err *err) ASSAY_MUST_USE;
+
+/* The same for a user: the artifact of whatever model_dir holds becomes wanted_dir, a name in artifacts_dir; the
+ * job's ids are not read. ALREADY_EXISTS: something stands there that is no empty directory. */
+enum assay_status assay_quantize_to(const struct assay_quantize_job *job, struct assay_manifest *ret,
+                                    struct assay_err *err) ASSAY_MUST_USE;

@@ -1,4 +1,4 @@
-#include "services/quantizer/staging.h"
+#include "common/artifact/staging.h"
 
 #include <dirent.h>
 #include <errno.h>
