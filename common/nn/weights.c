@@ -31,7 +31,7 @@ enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint,
 {
     char full[NAME_MAX_BYTES];
     snprintf(full, sizeof full, "%s.%s", name, part);
-    const struct assay_tensor *tensor;
+    const struct assay_tensor *tensor = NULL;
     enum assay_status status = assay_tensor_get(checkpoint, full, rows, columns, &tensor, err);
     if (status != ASSAY_OK)
         return status;

@@ -63,39 +63,17 @@ enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_se
     return status == ASSAY_OK ? status : assay_err_set(err, status, "the job was cancelled");
 }
 
-/* The parts of the canonical text, scheme[:key=value]*; compute is said even where it is the scheme's default. */
-static void fill_spec(const struct assay_spec *spec, struct assay_variant_message *ret)
-{
-    char *rest = assay_spec_format(spec, ret->text);
-    assay__v1__variant_spec__init(&ret->spec);
-    snprintf(ret->compute, sizeof ret->compute, "%s", assay_compute_name(spec->compute));
-    ret->spec.scheme = strsep(&rest, ":");
-    ret->spec.compute = ret->compute;
-    ret->spec.parameters = ret->list;
-    while (rest) {
-        char *value = strsep(&rest, ":"), *key = strsep(&value, "=");
-        if (strcmp(key, "compute") == 0)
-            continue;
-        if (!value || ret->spec.n_parameters == ASSAY_COUNT(ret->parameters))
-            ASSAY_BUG("a canonical spec is scheme[:key=value]*");
-        Assay__V1__Parameter *parameter = &ret->parameters[ret->spec.n_parameters];
-        assay__v1__parameter__init(parameter);
-        parameter->key = key;
-        parameter->value = value;
-        ret->list[ret->spec.n_parameters++] = parameter;
-    }
-}
-
 void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
                                 struct assay_variant_message *ret)
 {
     assay__v1__variant__init(&ret->variant);
-    fill_spec(&variant->spec, ret);
+    assay_spec_message_fill(&ret->spec, variant->label);
+    ret->spec.spec.compute = (char *)(uintptr_t)assay_compute_name(variant->spec.compute);
     ret->variant.has_variant_id = ret->variant.has_model_id = true;
     ret->variant.variant_id = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)variant->id.digest.bytes};
     ret->variant.model_id =
         (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->model_id.digest.bytes};
-    ret->variant.spec = &ret->spec;
+    ret->variant.spec = &ret->spec.spec;
     ret->variant.label = (char *)(uintptr_t)variant->label;
     ret->variant.artifact_dir = (char *)(uintptr_t)variant->artifact_dir;
 }

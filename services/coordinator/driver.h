@@ -2,6 +2,7 @@
  * cancelled or the coordinator stops. */
 #pragma once
 
+#include "common/wire/spec_message.h"
 #include "services/coordinator/coordinator.h"
 
 /* True when the job's thread is to end. No lock. */
@@ -18,11 +19,7 @@ void assay_driver_pause(struct assay_job *job, int64_t ms);
 /* The message form of a variant, pointing into the plan and itself. */
 struct assay_variant_message {
     Assay__V1__Variant variant;
-    Assay__V1__VariantSpec spec;
-    Assay__V1__Parameter parameters[8];
-    Assay__V1__Parameter *list[8];
-    char text[ASSAY_SPEC_TEXT_MAX]; /* what the strings of spec point into */
-    char compute[16];
+    struct assay_spec_message spec;
 };
 void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
                                 struct assay_variant_message *ret);

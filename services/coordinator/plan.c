@@ -6,26 +6,9 @@
 #include <string.h>
 #include <sys/stat.h>
 
-#include "common/base/buf.h"
 #include "common/base/limits.h"
 #include "common/base/paths.h"
-
-/* "scheme:key=value..." of a message, so that one parser judges users' text and messages alike. */
-static enum assay_status spec_of_message(const Assay__V1__VariantSpec *message, struct assay_spec *ret,
-                                         struct assay_err *err)
-{
-    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
-    assay_buf_str(&text, message->scheme ? message->scheme : "");
-    for (size_t i = 0; i < message->n_parameters; i++) {
-        const Assay__V1__Parameter *parameter = message->parameters[i];
-        assay_buf_printf(&text, ":%s=%s", parameter->key ? parameter->key : "",
-                         parameter->value ? parameter->value : "");
-    }
-    if (message->compute && message->compute[0])
-        assay_buf_printf(&text, ":compute=%s", message->compute);
-    enum assay_status status = assay_buf_check(&text, err);
-    return status == ASSAY_OK ? assay_spec_parse(assay_buf_cstr(&text), ret, err) : status;
-}
+#include "common/wire/spec_message.h"
 
 static const Assay__V1__VariantSpec *spec_at(const Assay__V1__SubmitJobRequest *request, size_t index)
 {
@@ -47,9 +30,13 @@ enum assay_status assay_plan_check(const Assay__V1__SubmitJobRequest *request, s
     if (!request->protocol || !assay_protocol_find(request->protocol))
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "unknown perplexity protocol '%.100s'; there is: %s",
                              request->protocol ? request->protocol : "", assay_protocol_names());
+    if (request->has_record_dtype && request->record_dtype != ASSAY__V1__DTYPE__DTYPE_F32 &&
+        request->record_dtype != ASSAY__V1__DTYPE__DTYPE_F16)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "record_dtype is F32 or F16, found %d",
+                             (int)request->record_dtype);
     for (size_t i = 0; i <= request->n_variants; i++) {
         struct assay_spec spec;
-        enum assay_status status = spec_of_message(spec_at(request, i), &spec, err);
+        enum assay_status status = assay_spec_of_message(spec_at(request, i), &spec, err);
         if (status != ASSAY_OK)
             return status;
     }
@@ -186,7 +173,7 @@ static enum assay_status plan_variants(const Assay__V1__SubmitJobRequest *reques
     enum assay_status status = ASSAY_OK;
     for (size_t i = 0; i < plan->variants_count && status == ASSAY_OK; i++) {
         struct assay_plan_variant *variant = &plan->variants[i];
-        status = spec_of_message(spec_at(request, i), &variant->spec, err);
+        status = assay_spec_of_message(spec_at(request, i), &variant->spec, err);
         if (status != ASSAY_OK)
             break;
         assay_spec_format(&variant->spec, variant->label);
@@ -208,6 +195,7 @@ enum assay_status assay_plan_make(const Assay__V1__SubmitJobRequest *request, co
     enum assay_status status = assay_plan_check(request, err);
     if (status == ASSAY_OK) {
         plan.protocol = assay_protocol_find(request->protocol);
+        plan.record_dtype = request->has_record_dtype ? request->record_dtype : ASSAY__V1__DTYPE__DTYPE_F32;
         status = plan_model(request->model_dir, store, &plan, err);
     }
     if (status == ASSAY_OK)

@@ -30,6 +30,7 @@ struct assay_plan {
     struct assay_plan_variant *variants; /* [0] is the reference */
     size_t variants_count;
     uint64_t scored_positions;
+    Assay__V1__Dtype record_dtype; /* of hidden states in records: F32 or F16 */
 };
 
 /* `store` keeps file digests under (device, inode, size, times) in table "digests", so that an unchanged checkpoint is

@@ -46,7 +46,8 @@ static void fill_variant(struct planning *p, size_t index)
     planned->artifact_ready = assay_path_join(manifest, variant->artifact_dir, "manifest.json", NULL) == ASSAY_OK &&
                               access(manifest, R_OK) == 0;
     planned->has_record_bytes = true;
-    planned->record_bytes = p->plan.scored_positions * p->plan.model.hidden * sizeof(float);
+    planned->record_bytes = p->plan.scored_positions * p->plan.model.hidden *
+                            (p->plan.record_dtype == ASSAY__V1__DTYPE__DTYPE_F16 ? sizeof(uint16_t) : sizeof(float));
     assay_auto(assay_free_ptr) void *value = NULL;
     uint64_t rate[2];
     size_t bytes;

@@ -76,6 +76,8 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     message->score_begin = r->begins;
     message->score_end = r->ends;
     message->ids = &r->ids_tensor;
+    message->has_record_dtype = true;
+    message->record_dtype = plan->record_dtype;
     return true;
 }
 

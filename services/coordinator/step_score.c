@@ -49,6 +49,8 @@ static enum assay_status ask_have(struct assay_client *evaluator, const struct a
         request.has_variant_id = true;
         request.variant_id =
             (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->variants[index].id.digest.bytes};
+        request.has_record_dtype = true;
+        request.record_dtype = plan->record_dtype;
         request.chunk_keys = keys;
         request.n_chunk_keys = count;
         struct assay_reply *reply = NULL;
@@ -209,6 +211,8 @@ static bool score_request_fill(const struct assay_job *job, struct score_request
     r->request.score_begin = r->begins;
     r->request.score_end = r->ends;
     r->request.ids = &r->ids;
+    r->request.has_record_dtype = true;
+    r->request.record_dtype = plan->record_dtype;
     return true;
 }
 
