@@ -1,5 +1,6 @@
 #include "common/wire/json_text.h"
 
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -92,6 +93,11 @@ bool assay_base64_read(const char *text, uint8_t *data, size_t *ret_bytes)
 void assay_number_write(double value, bool single, char text[ASSAY_NUMBER_TEXT_BYTES])
 {
     int most = single ? 9 : 17;
+    /* Some parsers take "-0" for an integer, which has no sign then. */
+    if (value == 0) {
+        strcpy(text, signbit(value) ? "-0.0" : "0");
+        return;
+    }
     for (int digits = single ? 6 : 15; digits <= most; digits++) {
         snprintf(text, ASSAY_NUMBER_TEXT_BYTES, "%.*g", digits, value);
         if ((single ? (double)strtof(text, NULL) : strtod(text, NULL)) == value)

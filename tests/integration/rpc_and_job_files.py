@@ -1,8 +1,10 @@
 #!/usr/bin/env python3
 """`assay rpc` against the servers of a running stack, and a job from a file, seen by both."""
 import base64
+import glob
 import json
 import os
+import re
 import subprocess
 
 from stack import BIN, SOURCE, Directory, Stack, assay, check, finish, report_of, wait_for
@@ -28,6 +30,10 @@ def check_reflection(data):
         check(all(f"service {name} {{" in described for name in names), f"{target}: everything listed is described")
     text = rpc(data, "coordinator", "describe", "assay.v1.Coordinator/WatchEvents")
     check("returns (stream assay.v1.Event);" in text and "enum assay.v1.JobState {" in text, "a method is described with its messages")
+    for path in sorted(glob.glob(os.path.join(SOURCE, "proto", "*.proto"))):
+        with open(path, encoding="utf-8") as file:
+            for name in re.findall(r"^service (\w+)", file.read(), re.MULTILINE):
+                check(rpc(data, "coordinator", "describe", f"assay.v1.{name}"), f"{name} of {os.path.basename(path)} is known")
     found = json.loads(rpc(data, "coordinator", "assay.v1.Reflection/FileDescriptorSet"))
     check(b"control.proto" in base64.b64decode(found["fileDescriptorSet"]), "the descriptor set is there")
 

@@ -235,7 +235,7 @@ static void the_spellings_are_those_of_the_mapping(void **state)
     Assay__V1__VariantScore score = ASSAY__V1__VARIANT_SCORE__INIT, *scores[] = {&score};
     Assay__V1__Estimate estimate = ASSAY__V1__ESTIMATE__INIT;
     uint8_t id[] = {0xfb, 0xff};
-    double means[] = {0.1, 1, 1e300};
+    double means[] = {-0.0, 0.1, 1e300};
     reply.has_chunks_done = reply.has_compute_us = true;
     reply.chunks_done = 0;
     reply.compute_us = UINT64_MAX;
@@ -252,7 +252,7 @@ static void the_spellings_are_those_of_the_mapping(void **state)
     char *text = printed(&reply.base);
     assert_string_equal(text,
                         "{\"chunksDone\":\"0\",\"scores\":[{\"variantId\":\"+/8=\",\"deltaPRmsPercent\":{\"value\":"
-                        "\"NaN\",\"standardError\":\"-Infinity\"},\"chunkKlNats\":[0.1,1,1e+300]}],"
+                        "\"NaN\",\"standardError\":\"-Infinity\"},\"chunkKlNats\":[-0.0,0.1,1e+300]}],"
                         "\"computeUs\":\"18446744073709551615\"}");
     free(text);
 }
