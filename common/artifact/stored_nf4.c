@@ -82,7 +82,7 @@ static bool is_our_table(const struct assay_tensor *table)
 enum assay_status assay_nf4_describe(const struct assay_checkpoint *checkpoint, struct assay_stored *stored,
                                      struct assay_err *err)
 {
-    struct state state;
+    struct state state = {0};
     enum assay_status status = read_state(checkpoint, stored, &state, err);
     if (status != ASSAY_OK)
         return status;
@@ -113,7 +113,7 @@ enum assay_status assay_nf4_describe(const struct assay_checkpoint *checkpoint, 
 enum assay_status assay_nf4_read(const struct assay_checkpoint *checkpoint, const struct assay_stored *stored,
                                  struct assay_arena *arena, float *values, struct assay_err *err)
 {
-    struct state state;
+    struct state state = {0};
     enum assay_status status = read_state(checkpoint, stored, &state, err);
     if (status != ASSAY_OK)
         return status;
