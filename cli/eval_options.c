@@ -124,6 +124,9 @@ static enum assay_status check_values(struct assay_eval_options *options, const 
     if (options->coordinator && options->keep_stack)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
                              "--keep-stack is for a stack that this command starts, --coordinator names another");
+    if (strcmp(options->record_dtype, "f32") != 0 && strcmp(options->record_dtype, "f16") != 0)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--record-dtype: found '%.100s', wanted f32 or f16",
+                             options->record_dtype);
     if (!assay_protocol_find(options->protocol))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--protocol: found '%.100s', known: %s", options->protocol,
                              assay_protocol_names());
@@ -171,6 +174,11 @@ static size_t measure_settings(struct assay_eval_options *options, const char **
          .target = &options->protocol,
          .argument = "NAME",
          .help = "how the text is cut and scored"},
+        {.name = "record-dtype",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options->record_dtype,
+         .argument = "DTYPE",
+         .help = "what hidden states are kept as: f32, or f16 for half the room"},
         {.name = "chunks",
          .type = ASSAY_SETTING_INT,
          .target = &options->chunks_max,
@@ -292,6 +300,7 @@ bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *
     struct assay_err err = ASSAY_ERR_INIT;
     *options = (struct assay_eval_options){
         .protocol = "llamacpp-512",
+        .record_dtype = "f32",
         .out_dir = "./assay-results",
         .perplexity_increase_percent_max = 8,
         .kl_mean_nats_max = 0.1,

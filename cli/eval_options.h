@@ -14,6 +14,7 @@ struct assay_eval_options {
     char variants[ASSAY_JOB_VARIANTS_MAX][ASSAY_SPEC_TEXT_MAX];
     size_t variants_count;                                             /* >= 1 */
     const char *corpus_path, *protocol, *out_dir, *coordinator, *name; /* coordinator and name may be NULL */
+    const char *record_dtype;                                          /* "f32" or "f16" */
     int64_t chunks_max;                                                /* 0 = all */
     double perplexity_increase_percent_max, kl_mean_nats_max;
     bool json, keep_stack, dry_run;

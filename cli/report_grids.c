@@ -180,9 +180,22 @@ static const struct {
     {"nf4", "NF4 codes by block of 64, quantized scales", "f32"},
 };
 
+static void cell_records(struct assay_grid *grid, const Assay__V1__VariantScore *score)
+{
+    if (!score || !score->has_record_dtype || score->record_dtype != ASSAY__V1__DTYPE__DTYPE_F16)
+        assay_grid_cell(grid, "f32");
+    else if (score->has_record_kl_error_mean_nats && score->has_record_kl_error_max_nats)
+        assay_grid_cell(grid, "f16: KL off by %.2g nats on average, %.2g at most, at %" PRIu64 " positions",
+                        score->record_kl_error_mean_nats, score->record_kl_error_max_nats, score->record_kl_error_n);
+    else if (score->record_kl_error_missing)
+        assay_grid_cell(grid, "f16: error of KL not measured: %s", score->record_kl_error_missing);
+    else
+        assay_grid_cell(grid, "f16");
+}
+
 void assay_grid_numerics(const struct assay_report *report, struct assay_grid *grid)
 {
-    assay_grid_head(grid, "<variant|<weights|<inputs of products|<accumulation|<figures|<numerics id");
+    assay_grid_head(grid, "<variant|<weights|<inputs of products|<accumulation|<figures|<records|<numerics id");
     for (size_t i = 0; i < report->job->n_results; i++) {
         const Assay__V1__VariantResult *result = report->job->results[i];
         const Assay__V1__VariantSpec *spec = result->variant ? result->variant->spec : NULL;
@@ -196,7 +209,9 @@ void assay_grid_numerics(const struct assay_report *report, struct assay_grid *g
             compute = spec->compute;
         pair(grid, assay_result_label(result), weights);
         pair(grid, assay_word_or(compute, "-"), "f32");
-        pair(grid, "f64", result->score ? result->score->numerics_id : NULL);
+        assay_grid_cell(grid, "f64");
+        cell_records(grid, result->score);
+        assay_grid_cell(grid, "%s", assay_word_or(result->score ? result->score->numerics_id : NULL, "-"));
     }
 }
 

@@ -253,6 +253,26 @@ static void add_cost(cJSON *object, const Assay__V1__VariantResult *result)
     }
 }
 
+/* What the records were kept as, and what that changed. */
+static void add_records(cJSON *object, const Assay__V1__VariantScore *score, bool reference)
+{
+    static const Assay__V1__VariantScore none = ASSAY__V1__VARIANT_SCORE__INIT;
+    const Assay__V1__VariantScore *from = score ? score : &none;
+    bool half = from->has_record_dtype && from->record_dtype == ASSAY__V1__DTYPE__DTYPE_F16;
+    const char *missing = assay_word_or(from->record_kl_error_missing, "the evaluator sent no such figure");
+    cJSON *records = cJSON_AddObjectToObject(object, "records");
+    cJSON_AddStringToObject(records, "dtype", half ? "f16" : "f32");
+    if (!half || reference)
+        return;
+    add_figure(records, "kl_error_mean_nats",
+               (struct assay_figure){from->has_record_kl_error_mean_nats, from->record_kl_error_mean_nats, missing});
+    add_figure(records, "kl_error_max_nats",
+               (struct assay_figure){from->has_record_kl_error_max_nats, from->record_kl_error_max_nats, missing});
+    add_figure(records, "kl_error_relative",
+               (struct assay_figure){from->has_record_kl_error_relative, from->record_kl_error_relative, missing});
+    add_optional(records, "kl_error_positions", from->has_record_kl_error_n, (double)from->record_kl_error_n);
+}
+
 cJSON *assay_report_variant_json(const struct assay_report *report, size_t index)
 {
     const Assay__V1__VariantResult *result = report->job->results[index];
@@ -269,6 +289,7 @@ cJSON *assay_report_variant_json(const struct assay_report *report, size_t index
         cJSON_AddNullToObject(object, "verdict");
     else
         cJSON_AddStringToObject(object, "verdict", assay_word_verdict(result->verdict));
+    add_records(object, score, reference);
     cJSON *metrics = cJSON_AddObjectToObject(object, "metrics");
     add_estimate(metrics, report, "perplexity", "ppl", "1", score ? score->perplexity : NULL);
     add_estimate(metrics, report, "mean_nll_nats", "nll", "nats", score ? score->mean_nll_nats : NULL);

@@ -54,6 +54,19 @@ static ProtobufCBinaryData digest_bytes(const struct assay_digest *digest)
     return (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)digest->bytes};
 }
 
+static void fill_f16_error(Assay__V1__VariantScore *score, const struct assay_dtype_error *error)
+{
+    if (error->n == 0) {
+        score->record_kl_error_missing = "no chunk has records of both f16 and f32";
+        return;
+    }
+    SET_FINITE(score, record_kl_error_mean_nats, error->mean_nats);
+    SET_FINITE(score, record_kl_error_max_nats, error->max_nats);
+    SET_FINITE(score, record_kl_error_relative, error->relative);
+    score->has_record_kl_error_n = true;
+    score->record_kl_error_n = error->n;
+}
+
 static void fill_score(struct score_message *message, const struct assay_score_result *result)
 {
     Assay__V1__VariantScore *score = &message->score;
@@ -61,6 +74,8 @@ static void fill_score(struct score_message *message, const struct assay_score_r
     score->has_variant_id = true;
     score->variant_id = digest_bytes(&result->variant.digest);
     score->numerics_id = (char *)result->numerics;
+    score->has_record_dtype = true;
+    score->record_dtype = result->dtype == ASSAY_RECORD_F16 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
     fill_estimate(&message->perplexity, &result->pair.perplexity);
     fill_estimate(&message->mean_nll, &result->pair.mean_nll);
     score->perplexity = &message->perplexity;
@@ -77,6 +92,8 @@ static void fill_score(struct score_message *message, const struct assay_score_r
     score->kl_nats = &message->kl;
     score->n_chunk_kl_nats = result->chunks_count;
     score->chunk_kl_nats = (double *)result->chunk_kl;
+    if (result->dtype == ASSAY_RECORD_F16)
+        fill_f16_error(score, &result->f16_error);
 }
 
 struct buffers {

@@ -105,7 +105,7 @@ static enum assay_status keep_samples(struct score_job *job, const struct work *
 
 /* --- records --- */
 
-static enum assay_status need_head(struct score_job *job, uint32_t source, struct assay_err *err)
+enum assay_status score_need_head(struct score_job *job, uint32_t source, struct assay_err *err)
 {
     const struct assay_score_side *side = &job->plan.sources[source];
     if (job->heads[source])
@@ -139,7 +139,7 @@ static enum assay_status read_record(struct score_job *job, struct work *work, u
     struct assay_record_data data;
     if (work->hidden[source] || work->lost)
         return ASSAY_OK;
-    enum assay_status status = need_head(job, source, err);
+    enum assay_status status = score_need_head(job, source, err);
     if (status != ASSAY_OK)
         return status;
     status = assay_records_get(job->deps->records, score_record_key(job, work->unique, source),

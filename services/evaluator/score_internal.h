@@ -26,8 +26,9 @@ struct score_job {
     uint8_t *wrong;                  /* by record: how often it was */
     uint8_t *pinned;                 /* by record */
     double *nll_ref;
-    struct score_series *series; /* by pair */
-    size_t batch;                /* chunks of the next call */
+    struct score_series *series;   /* by pair */
+    enum assay_record_dtype dtype; /* of the records */
+    size_t batch;                  /* chunks of the next call */
     uint64_t chunks_done, chunks_cached, tokens_scored, compute_us;
     bool warned; /* that samples could not be kept */
     bool news;   /* since the last message */
@@ -46,6 +47,14 @@ static inline const struct assay_record_key *score_record_key(const struct score
 {
     return &job->plan.record_keys[unique * job->plan.sources_count + source];
 }
+
+/* Loads the head of a source unless it is there. */
+enum assay_status score_need_head(struct score_job *job, uint32_t source, struct assay_err *err) ASSAY_MUST_USE;
+
+/* What records of f16 changed in the KL of a pair, position by position, on chunks that have records of f32, too: at
+ * most 16 of them. n is 0 when there is none. After all chunks were scored. */
+enum assay_status score_dtype_error(struct score_job *job, size_t pair, struct assay_dtype_error *ret,
+                                    struct assay_err *err) ASSAY_MUST_USE;
 
 /* Scores chunks that join handed out; each is SCORED or back in join afterwards. */
 enum assay_status score_batch(struct score_job *job, const uint32_t *uniques, size_t count,

@@ -261,6 +261,11 @@ static enum assay_status send_results(struct score_job *job, size_t variants_cou
         figure_reference(job, &results[0]);
     for (size_t i = 0; i < variants_count && status == ASSAY_OK; i++)
         status = figure_variant(job, i, chunk_kl + i * job->plan.occurrences_count, &results[i + 1], err);
+    for (size_t i = 0; i <= variants_count && status == ASSAY_OK; i++) {
+        results[i].dtype = job->dtype;
+        if (i > 0 && job->dtype == ASSAY_RECORD_F16)
+            status = score_dtype_error(job, i - 1, &results[i].f16_error, err);
+    }
     if (status == ASSAY_OK)
         status = send(job, results, variants_count + 1, err);
     free(chunk_kl);
@@ -322,6 +327,7 @@ enum assay_status assay_score_run(const struct assay_score_deps *deps, const str
 {
     struct score_job job;
     init_job(&job, deps, sink);
+    job.dtype = spec->dtype;
     enum assay_status status = assay_score_plan_make(spec, &job.plan, err);
     if (status == ASSAY_OK)
         status = assay_join_new(job.plan.uniques_count, job.plan.sources_count, &job.join, err);

@@ -25,6 +25,13 @@ struct assay_score_lost {
     struct assay_chunk_key chunk;
 };
 
+/* |KL from records of f16 - KL from records of f32|, by position. */
+struct assay_dtype_error {
+    double mean_nats, max_nats;
+    double relative; /* mean over the mean KL from f32; NAN when that is 0 */
+    uint64_t n;      /* positions; 0: not measured, the others mean nothing */
+};
+
 /* The figures of one variant, or of the reference, which has perplexity and mean_nll only. */
 struct assay_score_result {
     struct assay_variant_id variant;
@@ -33,6 +40,8 @@ struct assay_score_result {
     struct assay_pair_summary pair;
     const double *chunk_kl; /* by chunk, in order; NULL for the reference */
     size_t chunks_count;
+    enum assay_record_dtype dtype;      /* of the records that were scored */
+    struct assay_dtype_error f16_error; /* when dtype is F16; not for the reference */
 };
 
 struct assay_score_progress {

@@ -103,6 +103,8 @@ static enum assay_status read_request(struct assay_call *call, const Assay__V1__
     if (!score || !score->variants || !score->keys)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a Score of %zu chunks",
                                request->n_chunk_keys);
+    if (status == ASSAY_OK && !serve_record_dtype(request->has_record_dtype, request->record_dtype, &score->spec.dtype))
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "record_dtype is neither F32 nor F16");
     if (status == ASSAY_OK)
         status = read_sides(request, score, err);
     if (status == ASSAY_OK)

@@ -237,6 +237,7 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
     if (status == ASSAY_OK && reply->n_chunk_keys > 0) {
         lease.lease_id = reply->lease_id;
         lease.count = reply->n_chunk_keys;
+        lease.wants_f16 = reply->has_record_dtype && reply->record_dtype == ASSAY__V1__DTYPE__DTYPE_F16;
         status = read_variant(reply, &lease, err);
         if (status == ASSAY_OK)
             status = read_chunks(reply, lease.reply, &lease, err);
@@ -305,6 +306,11 @@ static enum assay_status connect_evaluator(struct assay_link *link, const char *
     return ASSAY_OK;
 }
 
+size_t assay_outgoing_bytes(const struct assay_outgoing *record)
+{
+    return record->rows * record->width * (record->is_f16 ? sizeof(uint16_t) : sizeof(float));
+}
+
 /* One record as messages; what it points to lives as long as the request. */
 struct put_record {
     Assay__V1__Record message;
@@ -325,7 +331,7 @@ static void fill_record(struct put_record *put, const struct assay_outgoing *rec
     put->shape[0] = record->rows;
     put->shape[1] = record->width;
     put->hidden.has_dtype = put->hidden.has_attachment = true;
-    put->hidden.dtype = ASSAY__V1__DTYPE__DTYPE_F32;
+    put->hidden.dtype = record->is_f16 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
     put->hidden.n_shape = 2;
     put->hidden.shape = put->shape;
     put->hidden.attachment = attachment;
@@ -347,7 +353,7 @@ enum assay_status assay_link_put(struct assay_link *link, const char *endpoint, 
         messages[i] = &puts[i].message;
         attachments[i] = (struct assay_attachment){
             .data = records[i].hidden,
-            .bytes = records[i].rows * records[i].width * sizeof(float),
+            .bytes = assay_outgoing_bytes(&records[i]),
             .release = drop_attachment,
             .hint = memory,
         };

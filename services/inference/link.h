@@ -22,19 +22,23 @@ struct assay_worker_lease {
     char scheme[ASSAY_SCHEME_TEXT_MAX];
     char artifact_dir[ASSAY_PATH_MAX];
     char evaluator[ASSAY_ENDPOINT_MAX];
-    size_t count; /* 0: no work now, and nothing else is set */
+    bool wants_f16; /* records of f16, not f32 */
+    size_t count;   /* 0: no work now, and nothing else is set */
     struct assay_leased_chunk *chunks;
     struct assay_reply *reply; /* owns the ids */
 };
 
 void assay_worker_lease_release(struct assay_worker_lease *lease); /* an empty one is fine */
 
-/* One record on its way: hidden[rows, width], f32. The rows belong to `batch`. */
+/* One record on its way: hidden[rows, width]. The rows belong to the memory of its batch. */
 struct assay_outgoing {
     struct assay_chunk_key key;
-    const float *hidden;
+    const void *hidden;
     size_t rows, width;
+    bool is_f16;   /* else f32 */
+    bool is_extra; /* beside the record of the chunk that was asked for: no chunk is complete by it */
 };
+size_t assay_outgoing_bytes(const struct assay_outgoing *record);
 
 /* Memory of a batch's records. Attachments may outlive the call they went with, so it is counted. */
 struct assay_batch_memory;

@@ -157,7 +157,7 @@ static size_t group_end(const struct assay_batch *batch, size_t begin)
 {
     size_t end = begin, bytes = 0;
     while (end < batch->count && end - begin < ASSAY_PUT_RECORDS_MAX && (end == begin || bytes < PUT_BYTES_MAX)) {
-        bytes += batch->records[end].rows * batch->records[end].width * sizeof(float);
+        bytes += assay_outgoing_bytes(&batch->records[end]);
         end++;
     }
     return end;
@@ -196,16 +196,18 @@ static void tell_coordinator(struct assay_outbox *outbox, const struct assay_bat
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_chunk_key *keys = calloc(put + 1, sizeof *keys);
     uint64_t tokens = 0, tokens_all = 0;
+    size_t keys_count = 0;
     bool lost = false;
     for (size_t i = 0; i < batch->count; i++)
         tokens_all += batch->tokens[i];
     for (size_t i = 0; i < put && keys; i++) {
-        keys[i] = batch->records[i].key;
+        if (!batch->records[i].is_extra)
+            keys[keys_count++] = batch->records[i].key;
         tokens += batch->tokens[i];
     }
     const struct assay_completion completion = {
         .keys = keys,
-        .count = keys ? put : 0,
+        .count = keys_count,
         .tokens = tokens,
         .compute_us = tokens_all ? batch->compute_us * tokens / tokens_all : 0,
         .failure = failure->status == ASSAY_OK ? NULL : failure,

@@ -21,7 +21,7 @@ struct assay_batch {
     struct assay_batch_memory *memory;
     size_t count;
     struct assay_outgoing *records; /* [count] */
-    uint32_t *tokens;               /* [count] */
+    uint32_t *tokens;               /* [count]; 0 for extra ones */
     uint64_t compute_us;
     struct assay_err failure; /* status OK: none */
 };

@@ -9,6 +9,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "services/inference/execute.h"
+#include "services/inference/narrow.h"
 
 #define CHUNKS_MAX 4096
 #define MEAN_TOKENS_AT_FIRST 512
@@ -111,27 +112,61 @@ static enum assay_status load_model(struct assay_worker *worker, const struct as
     return status;
 }
 
-/* Room for the records of chunks[begin, end), and the sequences that fill it. */
+static bool is_measured(const struct assay_worker_lease *lease, const struct assay_leased_chunk *chunk)
+{
+    return lease->wants_f16 && assay_f16_is_measured(&chunk->key);
+}
+
+/* Room for the records of chunks[begin, end), and the sequences that fill it. A record of f16 takes the place of its
+ * f32 rows; that of a measured chunk stands behind them. */
 static struct assay_batch *prepare_batch(const struct assay_worker *worker, struct assay_loan *loan, size_t begin,
                                          size_t end, struct assay_sequence *sequences)
 {
-    const struct assay_leased_chunk *chunks = assay_loan_lease(loan)->chunks;
-    size_t width = assay_executor_width(worker->executor), rows = 0;
-    for (size_t i = begin; i < end; i++)
-        rows += chunks[i].end - chunks[i].begin;
-    struct assay_batch *batch = assay_batch_new(loan, end - begin, rows * width);
+    const struct assay_worker_lease *lease = assay_loan_lease(loan);
+    size_t width = assay_executor_width(worker->executor), floats = 0, records = end - begin;
+    for (size_t i = begin; i < end; i++) {
+        size_t values = (lease->chunks[i].end - lease->chunks[i].begin) * width;
+        bool measured = is_measured(lease, &lease->chunks[i]);
+        floats += values + (measured ? (values + 1) / 2 : 0);
+        records += measured;
+    }
+    struct assay_batch *batch = assay_batch_new(loan, records, floats);
     if (!batch)
         return NULL;
     float *hidden = assay_batch_memory_floats(batch->memory);
+    size_t at = 0;
     for (size_t i = begin; i < end; i++) {
-        const struct assay_leased_chunk *chunk = &chunks[i];
-        size_t chunk_rows = chunk->end - chunk->begin;
-        batch->records[i - begin] = (struct assay_outgoing){chunk->key, hidden, chunk_rows, width};
-        batch->tokens[i - begin] = chunk->tokens;
+        const struct assay_leased_chunk *chunk = &lease->chunks[i];
+        size_t rows = chunk->end - chunk->begin;
+        struct assay_outgoing record = {.key = chunk->key, .hidden = hidden, .rows = rows, .width = width};
         sequences[i - begin] = (struct assay_sequence){chunk->ids, chunk->tokens, chunk->begin, chunk->end, hidden};
-        hidden += chunk_rows * width;
+        hidden += rows * width;
+        if (is_measured(lease, chunk)) {
+            record.is_extra = true;
+            batch->records[at++] = record;
+            record.is_extra = false;
+            record.hidden = hidden;
+            hidden += (rows * width + 1) / 2;
+        }
+        record.is_f16 = lease->wants_f16;
+        batch->tokens[at] = chunk->tokens;
+        batch->records[at++] = record;
     }
     return batch;
+}
+
+/* Fills the records of f16 from the f32 rows: their own, or those of the extra record before them. */
+static enum assay_status narrow_batch(struct assay_batch *batch, struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < batch->count && status == ASSAY_OK; i++) {
+        const struct assay_outgoing *record = &batch->records[i];
+        bool behind = i > 0 && batch->records[i - 1].is_extra;
+        if (record->is_f16)
+            status = assay_f16_narrow(&record->key, behind ? batch->records[i - 1].hidden : record->hidden,
+                                      record->rows, record->width, (void *)(uintptr_t)record->hidden, err);
+    }
+    return status;
 }
 
 /* Runs chunks[begin, end) and hands their records over. */
@@ -146,12 +181,14 @@ static enum assay_status run_batch(struct assay_worker *worker, struct assay_loa
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the records of %zu chunks", count);
     else
         status = assay_executor_run(worker->executor, sequences, count, &batch->compute_us, err);
+    if (status == ASSAY_OK)
+        status = narrow_batch(batch, err);
     free(sequences);
     if (status != ASSAY_OK) {
         assay_batch_free(batch);
         return status;
     }
-    for (size_t i = 0; i < count; i++)
+    for (size_t i = 0; i < batch->count; i++)
         tokens += batch->tokens[i];
     atomic_fetch_add(&worker->chunks_run, count);
     atomic_fetch_add(&worker->tokens_run, tokens);

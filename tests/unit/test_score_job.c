@@ -9,6 +9,7 @@
 
 #include <cmocka.h>
 
+#include "common/base/dtype.h"
 #include "common/nn/scoring.h"
 #include "services/evaluator/score_job.h"
 
@@ -142,6 +143,24 @@ static void put_with(struct bench *bench, size_t chunk, size_t source, const cha
                                   .dtype = ASSAY_RECORD_F32};
     if (assay_records_put(bench->records, &record, 1, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
+}
+
+/* The record as f16. */
+static void put_half(struct bench *bench, size_t chunk, size_t source)
+{
+    size_t values = ROWS * bench->hidden;
+    uint16_t *halves = calloc(values, sizeof *halves);
+    for (size_t i = 0; i < values; i++)
+        halves[i] = assay_f32_to_f16(bench->states[chunk][source][i]);
+    struct assay_record record = {.chunk = bench->keys[chunk],
+                                  .variant = bench->sides[source].variant,
+                                  .numerics = "n",
+                                  .rows = ROWS,
+                                  .cols = bench->hidden,
+                                  .hidden = halves,
+                                  .dtype = ASSAY_RECORD_F16};
+    assert_int_equal(assay_records_put(bench->records, &record, 1, NULL), ASSAY_OK);
+    free(halves);
 }
 
 static void put(struct bench *bench, size_t chunk, size_t source)
@@ -478,6 +497,36 @@ static void a_request_that_does_not_fit_together_is_refused(void **state)
     assert_non_null(strstr(err.text, "/nowhere/at/all"));
 }
 
+static void records_of_f16_are_scored_apart_and_their_error_is_measured(void **state)
+{
+    struct bench *bench = need(state);
+    struct outcome half = {0}, wide = {0}, alone = {0};
+    struct assay_score_spec spec = spec_of(bench);
+    for (size_t c = 0; c < CHUNKS; c++)
+        for (size_t s = 0; s < SOURCES; s++)
+            put_half(bench, c, s);
+    spec.dtype = ASSAY_RECORD_F16;
+    run_well(bench, &spec, &alone);
+    assert_int_equal(alone.results[1].dtype, ASSAY_RECORD_F16);
+    assert_int_equal(alone.results[1].f16_error.n, 0);
+    put_all(bench);
+    run_well(bench, &spec, &half);
+    assert_int_equal(half.cached, CHUNKS);
+    spec.dtype = ASSAY_RECORD_F32;
+    run_well(bench, &spec, &wide);
+    assert_int_equal(wide.cached, 0);
+    assert_int_equal(wide.results[1].f16_error.n, 0);
+    for (size_t v = 1; v < SOURCES; v++) {
+        const struct assay_dtype_error *error = &half.results[v].f16_error;
+        double moved = fabs(half.results[v].pair.kl.mean - wide.results[v].pair.kl.mean);
+        assert_int_equal(error->n, CHUNKS * ROWS);
+        assert_true(error->mean_nats > 0 && error->mean_nats <= error->max_nats);
+        assert_true(moved <= error->mean_nats * (1 + 1e-9));
+        near(error->relative, error->mean_nats / wide.results[v].pair.kl.mean, 1e-9);
+        assert_true(error->relative < 0.05);
+    }
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_bench, remove_bench)
@@ -493,6 +542,7 @@ int main(void)
         T(records_that_never_come_are_named_after_a_silence),
         T(a_cancelled_job_ends_and_gives_everything_back),
         T(a_request_that_does_not_fit_together_is_refused),
+        T(records_of_f16_are_scored_apart_and_their_error_is_measured),
     };
 #undef T
     return cmocka_run_group_tests_name("score_job", tests, NULL, NULL);

@@ -1,0 +1,1 @@
+assay_test(test_narrow TIER quick SOURCES test_narrow.c USES assay_inference_core)
