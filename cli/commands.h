@@ -10,6 +10,8 @@ int assay_command_compare_logits(int argc, char **argv);
 int assay_command_dequantize(int argc, char **argv);
 int assay_command_down(int argc, char **argv);
 int assay_command_eval(int argc, char **argv);
+int assay_command_fetch(int argc, char **argv);
+int assay_command_import(int argc, char **argv);
 int assay_command_jobs(int argc, char **argv);
 int assay_command_logits(int argc, char **argv);
 int assay_command_rpc(int argc, char **argv);

@@ -20,6 +20,8 @@ static const struct command_row {
     {"rpc", assay_command_rpc, "call any method of a server, with requests and replies as JSON"},
     {"quantize", assay_command_quantize, "make the artifact of a model under a scheme"},
     {"dequantize", assay_command_dequantize, "write a quantized checkpoint as plain F32"},
+    {"fetch", assay_command_fetch, "obtain a real model: smollm2, minilm"},
+    {"import", assay_command_import, "make a checkpoint of a GGUF file"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},

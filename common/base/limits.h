@@ -12,6 +12,11 @@
 #define ASSAY_JSON_FILE_BYTES_MAX (64u * 1024 * 1024)
 /* tokenizer.json of 256k-entry vocabularies is 35 MB. */
 #define ASSAY_TOKENIZER_FILE_BYTES_MAX (256u * 1024 * 1024)
+/* GGUF metadata: keys (files in use have below 100), bytes of one text (chat templates are below 100 kB), elements of
+ * one array (merges of the largest vocabularies are below a million). */
+#define ASSAY_GGUF_KEYS_MAX (1u << 16)
+#define ASSAY_GGUF_TEXT_BYTES_MAX (16u * 1024 * 1024)
+#define ASSAY_GGUF_ARRAY_MAX (1u << 24)
 /* A corpus travels as one attachment. */
 #define ASSAY_CORPUS_BYTES_MAX (256u * 1024 * 1024)
 /* One message part on the bus. A piece of records stays far below. */

@@ -1,0 +1,69 @@
+/* Any bytes as a GGUF file: what is accepted lies within the bytes, decodes, and can be asked for its model. */
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/formats/gguf_llama.h"
+#include "common/formats/gguf_tokenizer.h"
+#include "common/formats/json.h"
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
+
+static void decode(const struct assay_gguf_tensor *tensor, const uint8_t *data, size_t size)
+{
+    const uint8_t *bytes = tensor->data;
+    float values[32];
+    volatile float sum = 0;
+    if (bytes < data || bytes > data + size || tensor->bytes > (size_t)(data + size - bytes))
+        abort();
+    for (uint64_t at = 0; at < tensor->elements; at += ASSAY_COUNT(values)) {
+        size_t n = (size_t)ASSAY_MIN(tensor->elements - at, (uint64_t)ASSAY_COUNT(values));
+        assay_gguf_to_f32(tensor, at, n, values);
+        sum = sum + values[n - 1];
+    }
+}
+
+/* What is written is JSON, whatever the texts. */
+static void check_json(const struct assay_buf *text)
+{
+    cJSON *json = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_json_parse(text->data, text->len, "written", &json, &err) != ASSAY_OK)
+        abort();
+    cJSON_Delete(json);
+}
+
+static void ask(const struct assay_gguf *file)
+{
+    assay_auto(assay_buf_release) struct assay_buf json = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT,
+                                                   tokenizer_config = ASSAY_BUF_INIT;
+    struct assay_gguf_llama model = {0};
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_gguf_llama_read(file, &model, &err) != ASSAY_OK) {
+        if (!err.text[0])
+            abort();
+    } else {
+        if (assay_gguf_llama_config(file, &model, "float32", &config, &err) == ASSAY_OK)
+            check_json(&config);
+        assay_gguf_llama_release(&model);
+    }
+    if (assay_gguf_tokenizer(file, 1000, &json, &tokenizer_config, &err) == ASSAY_OK) {
+        check_json(&json);
+        check_json(&tokenizer_config);
+    }
+}
+
+int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
+{
+    struct assay_gguf *file = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_gguf_parse(data, size, "fuzz", &file, &err) != ASSAY_OK) {
+        if (!err.text[0] || file)
+            abort();
+        return 0;
+    }
+    for (size_t i = 0; i < assay_gguf_count(file); i++)
+        decode(assay_gguf_at(file, i), data, size);
+    ask(file);
+    assay_gguf_close(file);
+    return 0;
+}

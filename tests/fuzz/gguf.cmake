@@ -1,0 +1,1 @@
+assay_fuzz(gguf SOURCES fuzz_gguf.c USES assay_formats)
