@@ -5,6 +5,7 @@
  * result, stderr the rest. */
 typedef int (*assay_command_fn)(int argc, char **argv);
 
+int assay_command_bench(int argc, char **argv);
 int assay_command_cache(int argc, char **argv);
 int assay_command_compare_logits(int argc, char **argv);
 int assay_command_dequantize(int argc, char **argv);

@@ -22,6 +22,7 @@ static const struct command_row {
     {"dequantize", assay_command_dequantize, "write a quantized checkpoint as plain F32"},
     {"fetch", assay_command_fetch, "obtain a real model: smollm2, minilm"},
     {"import", assay_command_import, "make a checkpoint of a GGUF file"},
+    {"bench", assay_command_bench, "measure speed and memory beside the machine's own peak"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},

@@ -30,8 +30,8 @@ struct assay_gemm_ops {
     void (*unpack_table4)(size_t k, const uint8_t *src, const float table[16], const float *scales, float *dst);
     void (*unpack_int4)(size_t k, const uint8_t *src, const float *zeros, const float *scales, float *dst);
 
-    /* Rounds k x width elements to bf16 (to nearest even; what then is subnormal becomes a zero of its sign) and writes
-     * them in the form that tile_bf16 reads: bf16_bytes for each, for an even number of k, zeros behind the last. */
+    /* Rounds k x width elements to bf16, to nearest even, where subnormal ones are zeros of their sign, and writes them
+     * in the form that tile_bf16 reads: bf16_bytes for each, for an even number of k, zeros behind the last. */
     size_t bf16_bytes;
     void (*to_bf16)(size_t k, size_t width, const float *src, void *dst);
     /* As `tile`, with operands that to_bf16 wrote; each step's result that is subnormal becomes a zero of its sign. */
@@ -64,6 +64,11 @@ const struct assay_kernels *assay_kernels_at(size_t index);
 /* The fastest path, or the one that the environment variable ASSAY_CPU_MASK (scalar, avx2, avx512, avx512bf16) caps it
  * to. INVALID_ARGUMENT for another value. */
 enum assay_status assay_kernels_select(const struct assay_kernels **ret, struct assay_err *err) ASSAY_MUST_USE;
+
+/* Operations a second (an addition and a product are two) that one core does in registers alone, with the widest
+ * multiply-adds of the path: of f32, or where bf16 and the path has it, of pairs of bf16. Takes some milliseconds; the
+ * scalar path some hundred. */
+double assay_kernels_peak(const struct assay_kernels *kernels, bool bf16);
 
 /* --- products --- */
 

@@ -1,13 +1,8 @@
 /* Products and attention in GF/s on one thread (or as many as the argument says), beside the peak: a loop of
  * independent fused multiply-adds on the widest registers of the path, in registers only. */
-#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
-#include <string.h>
 #include <time.h>
-#ifdef __x86_64__
-#include <immintrin.h>
-#endif
 
 #include "common/kernels/kernels.h"
 
@@ -36,75 +31,6 @@ static float *noise_new(size_t n)
     for (size_t i = 0; i < n; i++)
         x[i] = noise();
     return x;
-}
-
-/* Turns of 12 independent multiply-adds, which hide the latency of each. Noise keeps the compiler from knowing the
- * result. */
-#define TURNS 2000000
-#define CHAINS 12
-
-static float peak_scalar(void)
-{
-    float sums[CHAINS], x = noise();
-    for (size_t j = 0; j < CHAINS; j++)
-        sums[j] = noise();
-    for (size_t i = 0; i < TURNS / 8; i++)
-        for (size_t j = 0; j < CHAINS; j++)
-            sums[j] = fmaf(x, x, sums[j]);
-    return sums[0] + sums[CHAINS - 1];
-}
-
-#ifdef __x86_64__
-__attribute__((target("avx2,fma"))) static float peak_avx2(void)
-{
-    __m256 sums[CHAINS], x = _mm256_set1_ps(noise());
-    for (size_t j = 0; j < CHAINS; j++)
-        sums[j] = _mm256_set1_ps(noise());
-    for (size_t i = 0; i < TURNS; i++)
-#pragma GCC unroll 12
-        for (size_t j = 0; j < CHAINS; j++)
-            sums[j] = _mm256_fmadd_ps(x, x, sums[j]);
-    for (size_t j = 1; j < CHAINS; j++)
-        sums[0] = _mm256_add_ps(sums[0], sums[j]);
-    return _mm256_cvtss_f32(sums[0]);
-}
-
-__attribute__((target("avx512f"))) static float peak_avx512(void)
-{
-    __m512 sums[CHAINS], x = _mm512_set1_ps(noise());
-    for (size_t j = 0; j < CHAINS; j++)
-        sums[j] = _mm512_set1_ps(noise());
-    for (size_t i = 0; i < TURNS; i++)
-#pragma GCC unroll 12
-        for (size_t j = 0; j < CHAINS; j++)
-            sums[j] = _mm512_fmadd_ps(x, x, sums[j]);
-    for (size_t j = 1; j < CHAINS; j++)
-        sums[0] = _mm512_add_ps(sums[0], sums[j]);
-    return _mm512_cvtss_f32(sums[0]);
-}
-#endif
-
-static double peak_gflops(const struct assay_kernels *kernels)
-{
-    volatile float kept = 0;
-    double best = 0;
-    for (int round = 0; round < 20; round++) {
-        double flops = 2.0 * CHAINS * TURNS / 8;
-        int64_t begin = now_us();
-#ifdef __x86_64__
-        if (strncmp(kernels->name, "avx512", 6) == 0) {
-            kept = peak_avx512();
-            flops *= 8 * 16;
-        } else if (strcmp(kernels->name, "avx2") == 0) {
-            kept = peak_avx2();
-            flops *= 8 * 8;
-        }
-#endif
-        if (strcmp(kernels->name, "scalar") == 0)
-            kept = peak_scalar();
-        best = ASSAY_MAX(best, flops / 1e3 / (double)(now_us() - begin));
-    }
-    return kept == 0.0f ? 0 : best;
 }
 
 static double gemm_gflops(const struct assay_kernels *kernels, struct assay_pool *pool, enum assay_dtype dtype,
@@ -172,7 +98,7 @@ int main(int argc, char **argv)
         return 1;
     const struct assay_kernels *kernels;
     for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
-        double peak = peak_gflops(kernels) * (double)threads;
+        double peak = assay_kernels_peak(kernels, false) * 1e-9 * (double)threads;
         printf("%s: peak %.1f GF/s on %ld threads\n", kernels->name, peak, threads);
         for (size_t s = 0; s < ASSAY_COUNT(shapes) && (path > 0 || s < 1); s++) {
             printf("  %4zu x %5zu x %4zu", shapes[s][0], shapes[s][1], shapes[s][2]);

@@ -115,7 +115,7 @@ static float flushed(float x)
 
 static float rounded(float x)
 {
-    return flushed(assay_bf16_to_f32(assay_f32_to_bf16(x)));
+    return assay_bf16_to_f32(assay_f32_to_bf16(flushed(x)));
 }
 
 /* One step. Tininess is seen after rounding to 24 bits of any exponent; the sum is exact in long double near there. */

@@ -99,27 +99,21 @@ static void unpack_int4(size_t k, const uint8_t *src, const float *zeros, const 
     }
 }
 
-/* The f32 of the same bits and the rounding to bf16, as integers. */
-static inline uint32_t bf16_bits(float x)
-{
-    uint32_t bits;
-    memcpy(&bits, &x, sizeof bits);
-    uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
-    rounded = (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded;
-    return rounded & ((rounded & 0x7f800000) ? 0xffff0000 : 0x80000000);
-}
-
 #if defined(ASSAY_GEMM_DPBF16)
 /* vdpbf16ps adds the product of the high halves first, each product in one fused step. So the even k goes there. */
 static void to_bf16(size_t k, size_t width, const float *src, void *dst)
 {
     uint32_t *pairs = dst;
-    size_t kk = 0;
-    for (; kk + 2 <= k; kk += 2, src += 2 * width, pairs += width)
-        for (size_t j = 0; j < width; j++)
-            pairs[j] = bf16_bits(src[j]) | bf16_bits(src[width + j]) >> 16;
-    for (size_t j = 0; kk < k && j < width; j++)
-        pairs[j] = bf16_bits(src[j]);
+    for (size_t kk = 0; kk < k; kk += 2, src += 2 * width, pairs += width)
+        for (size_t j = 0; j < width; j += LANES) {
+            __mmask16 mask = width - j < LANES ? (__mmask16)((1u << (width - j)) - 1) : 0xffff;
+            __mmask16 second = kk + 1 < k ? mask : 0;
+            __m256i high = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(mask, src + j));
+            __m256i low = (__m256i)_mm512_cvtneps_pbh(_mm512_maskz_loadu_ps(second, src + width + j));
+            __m512i pair =
+                _mm512_or_si512(_mm512_slli_epi32(_mm512_cvtepu16_epi32(high), 16), _mm512_cvtepu16_epi32(low));
+            _mm512_mask_storeu_epi32(pairs + j, mask, pair);
+        }
 }
 
 LANES_INLINE void tile_bf16_fixed(size_t rows, size_t pairs, const uint32_t *a, const uint32_t *b, float *c, size_t ldc,
@@ -165,6 +159,15 @@ static void tile_bf16(size_t rows, size_t k, const void *a, const void *b, float
 
 #define BF16_BYTES 2
 #else
+static inline uint32_t bf16_bits(float x)
+{
+    uint32_t bits;
+    memcpy(&bits, &x, sizeof bits);
+    uint32_t rounded = bits + 0x7fff + (bits >> 16 & 1);
+    rounded = (bits & 0x7fffffff) > 0x7f800000 ? bits | 0x400000 : rounded;
+    return (bits & 0x7f800000) ? rounded & 0xffff0000 : bits & 0x80000000;
+}
+
 static void to_bf16(size_t k, size_t width, const float *src, void *dst)
 {
     uint32_t *rounded = dst;

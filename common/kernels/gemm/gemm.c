@@ -5,11 +5,17 @@
 
 #include "common/kernels/kernels.h"
 
-/* Values of k at a time: a panel of them (64 KB) and the block of A (up to 384 KB) stay in a core's L2. */
+/* Values of k and rows of A at a time: a panel (64 KB) and the block of A (up to 384 KB) stay in a core's L2. Unpacking
+ * a panel costs about 2 / ROWS of multiplying with it. */
 #define DEPTH 512
-/* Rows of A at a time, twice as many where bf16 halves them: unpacking a panel costs about 2 / ROWS of multiplying with
- * it. */
 #define ROWS 192
+/* Where an operand has 2 bytes, sums are carried half as often. */
+#define DEPTH_PAIRS 1024
+#define ROWS_PAIRS 266
+#define DEPTH_MAX ASSAY_MAX(DEPTH, DEPTH_PAIRS)
+#define TILES_BYTES                                                                                                    \
+    ASSAY_MAX((ROWS + ASSAY_TILE_ROWS_MAX) * DEPTH * sizeof(float),                                                    \
+              (ROWS_PAIRS + ASSAY_TILE_ROWS_MAX) * DEPTH_PAIRS * sizeof(uint16_t))
 /* Panels of one piece of work when there are plenty: packing A costs about 0.2 / PANELS of the products. */
 #define PANELS_MAX 64
 
@@ -22,6 +28,7 @@ struct product {
     size_t rows;   /* of a piece */
     size_t panels; /* of a piece */
     size_t groups; /* pieces side by side */
+    size_t depth;  /* values of k at a time */
     bool bf16;     /* both operands are rounded to it */
 };
 
@@ -166,7 +173,7 @@ static void pack_block(const struct product *p, size_t first, size_t rows, size_
         assay_tiles_pack(tile_rows, rows, depth, a, p->lda, (float *)(void *)tiles);
         return;
     }
-    _Alignas(64) float plain[ASSAY_TILE_ROWS_MAX * DEPTH];
+    _Alignas(64) float plain[ASSAY_TILE_ROWS_MAX * DEPTH_MAX];
     for (size_t r = 0; r < rows; r += tile_rows) {
         assay_tiles_pack(tile_rows, ASSAY_MIN(rows - r, tile_rows), depth, a + r * p->lda, p->lda, plain);
         p->ops->to_bf16(depth, tile_rows, plain, tiles + r * row_bytes_of(p, depth));
@@ -204,13 +211,13 @@ static void multiply_piece(void *arg, size_t index, size_t thread)
 {
     (void)thread;
     const struct product *p = arg;
-    _Alignas(64) unsigned char tiles[(ROWS + ASSAY_TILE_ROWS_MAX) * DEPTH * sizeof(float)];
-    _Alignas(64) float scratch[DEPTH * ASSAY_PANEL], rounded[DEPTH * ASSAY_PANEL];
+    _Alignas(64) unsigned char tiles[TILES_BYTES];
+    _Alignas(64) float scratch[DEPTH_MAX * ASSAY_PANEL], rounded[DEPTH_MAX * ASSAY_PANEL];
     size_t first = index / p->groups * p->rows, rows = ASSAY_MIN(p->m - first, p->rows);
     size_t panels = (p->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
     size_t panel_begin = index % p->groups * p->panels, panel_end = ASSAY_MIN(panel_begin + p->panels, panels);
-    for (size_t begin = 0; begin < p->w->k; begin += DEPTH) {
-        size_t depth = ASSAY_MIN(p->w->k - begin, (size_t)DEPTH);
+    for (size_t begin = 0; begin < p->w->k; begin += p->depth) {
+        size_t depth = ASSAY_MIN(p->w->k - begin, p->depth);
         pack_block(p, first, rows, begin, depth, tiles);
         for (size_t panel = panel_begin; panel < panel_end; panel++) {
             const float *b = panel_f32(p, panel, begin, depth, scratch);
@@ -230,8 +237,9 @@ static void multiply(struct assay_pool *pool, struct product p)
     if (p.m == 0 || p.w->n == 0)
         return;
     size_t m = p.m, threads = assay_pool_threads(pool), panels = (p.w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
-    size_t most = p.bf16 ? ROWS * sizeof(float) / p.ops->bf16_bytes : ROWS;
-    p.rows = most / p.ops->tile_rows * p.ops->tile_rows;
+    bool pairs = p.bf16 && p.ops->bf16_bytes == sizeof(uint16_t);
+    p.depth = pairs ? DEPTH_PAIRS : DEPTH;
+    p.rows = (size_t)(pairs ? ROWS_PAIRS : ROWS) / p.ops->tile_rows * p.ops->tile_rows;
     size_t blocks = (m + p.rows - 1) / p.rows;
     /* Even blocks, so that the last one is not a sliver. */
     p.rows = ((m + blocks - 1) / blocks + p.ops->tile_rows - 1) / p.ops->tile_rows * p.ops->tile_rows;
