@@ -120,7 +120,7 @@ static enum assay_status time_forward(struct bench *b, const struct assay_model 
     static int32_t ids[CHUNK_TOKENS];
     for (size_t i = 0; i < CHUNK_TOKENS; i++)
         ids[i] = (int32_t)(i * 7919 % b->shape.vocab);
-    float *hidden;
+    float *hidden = NULL;
     enum assay_status status = noise_new(b, CHUNK_TOKENS * b->shape.hidden, 1, &hidden);
     if (status != ASSAY_OK)
         return status;
