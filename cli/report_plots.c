@@ -243,7 +243,8 @@ static void draw_trade_point(struct assay_plot *plot, const struct assay_variant
     snprintf(title, sizeof title, "%.100s: %.2f MB, mean KL %.3g nats%s", label, mb, kl, grey ? ", dominated" : "");
     assay_plot_dot(plot, x, y, colour, title);
     bool at_right = x > ASSAY_PLOT_LEFT + 0.8 * ASSAY_PLOT_WIDTH;
-    assay_plot_label(plot, at_right ? x - 9 : x + 9, y - 6, at_right ? "end" : "start", grey ? "#777" : "#222", label);
+    assay_plot_label(plot, at_right ? x - 9 : x + 9, index % 2 ? y + 16 : y - 6, at_right ? "end" : "start",
+                     grey ? "#777" : "#222", label);
 }
 
 static int by_x(const void *a, const void *b)
