@@ -271,7 +271,7 @@ void attention_gives_the_same_bits_on_every_path(void **state)
         attend(assay_kernels_at(0), 1, shape, spans, ASSAY_COUNT(spans), &want);
         for (size_t path = 0; (kernels = assay_kernels_at(path)) != NULL; path++) {
             struct operands got = operands_new(shape);
-            attend(kernels, 1 + path, shape, spans, ASSAY_COUNT(spans), &got);
+            attend(kernels, 1 + path % 3, shape, spans, ASSAY_COUNT(spans), &got);
             want_same_bits(got.out.x, want.out.x, want.out.n, kernels->name, "attention", i);
             operands_free(&got);
         }
