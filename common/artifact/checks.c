@@ -4,6 +4,23 @@
 
 #define LANES 4
 
+void assay_widen(enum assay_dtype dtype, const void *src, size_t n, float *dst)
+{
+    const unsigned char *restrict bytes = src;
+    float *restrict out = dst;
+    if (dtype != ASSAY_BF16) {
+        if (!assay_dtype_to_f32(dtype, src, n, dst))
+            ASSAY_BUG("a linear weight is F32, F16 or BF16");
+        return;
+    }
+    for (size_t i = 0; i < n; i++) {
+        uint16_t high;
+        memcpy(&high, bytes + 2 * i, sizeof high);
+        uint32_t bits = (uint32_t)high << 16;
+        memcpy(&out[i], &bits, sizeof bits);
+    }
+}
+
 bool assay_all_finite(const float *weights, size_t n)
 {
     int32_t most = 0;

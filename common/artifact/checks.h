@@ -1,9 +1,10 @@
 /* Passes over weights, in loops that compilers turn into vectors. Any thread. */
 #pragma once
 
-#include <stdbool.h>
+#include "common/base/dtype.h"
 
-#include "common/base/macros.h"
+/* n elements of F32, F16 or BF16 to f32, as assay_dtype_to_f32. */
+void assay_widen(enum assay_dtype dtype, const void *src, size_t n, float *dst);
 
 bool assay_all_finite(const float *weights, size_t n);
 

@@ -182,9 +182,8 @@ static enum assay_status check_finite(const struct encoding *encoding, const flo
 static void read_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
 {
     size_t row_bytes = encoding->cols * assay_dtype_bytes(encoding->tensor->dtype);
-    if (!assay_dtype_to_f32(encoding->tensor->dtype, (const unsigned char *)encoding->tensor->data + begin * row_bytes,
-                            (end - begin) * encoding->cols, weights))
-        ASSAY_BUG("a linear weight is F32, F16 or BF16");
+    assay_widen(encoding->tensor->dtype, (const unsigned char *)encoding->tensor->data + begin * row_bytes,
+                (end - begin) * encoding->cols, weights);
 }
 
 /* Room of a thread: two blocks of rows. */

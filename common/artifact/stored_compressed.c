@@ -105,6 +105,18 @@ static enum assay_status want_bits(const struct assay_checkpoint *checkpoint, co
     return status;
 }
 
+/* Weights that are not symmetric have zero points. */
+static enum assay_status want_zeros(const struct assay_checkpoint *checkpoint, const struct assay_stored *stored,
+                                    const struct assay_tensor *zeros, struct assay_err *err)
+{
+    bool symmetric = true;
+    enum assay_status status =
+        assay_json_get_bool(weights_config(checkpoint), "quantization_config", "symmetric", false, &symmetric, err);
+    if (status == ASSAY_OK && !symmetric && !zeros)
+        status = misfit(stored, "there is no weight_zero_point, and it is not symmetric", err);
+    return status;
+}
+
 static void accept(struct assay_stored *stored, int layout)
 {
     stored->dtype = ASSAY_F32;
@@ -123,6 +135,9 @@ enum assay_status assay_int8_describe(const struct assay_checkpoint *checkpoint,
     if (status != ASSAY_OK)
         return status;
     const struct assay_tensor *zeros = assay_stored_part(checkpoint, stored, "_zero_point");
+    status = want_zeros(checkpoint, stored, zeros, err);
+    if (status != ASSAY_OK)
+        return status;
     if (zeros && (zeros->dtype != ASSAY_I8 || zeros->bytes != assay_tensor_elements(scales.tensor)))
         return misfit(stored, "weight_zero_point is not I8 beside weight_scale", err);
     accept(stored, ASSAY_STORED_INT8);
@@ -192,6 +207,9 @@ enum assay_status assay_int4_describe(const struct assay_checkpoint *checkpoint,
         return status;
     const struct assay_int4_shape shape = int4_shape(stored, &scales);
     const struct assay_tensor *codes = stored->source, *zeros = assay_stored_part(checkpoint, stored, "_zero_point");
+    status = want_zeros(checkpoint, stored, zeros, err);
+    if (status != ASSAY_OK)
+        return status;
     if (scales.is_one && shape.rows > 1)
         return misfit(stored, "one scale for the tensor cannot be read in this format", err);
     if (codes->dtype != ASSAY_I32 || codes->rank != 2 || codes->shape[0] != shape.rows ||

@@ -341,6 +341,81 @@ static void an_artifact_is_made_wherever_a_user_wants_it_unless_something_stands
     assert_int_equal(entries(fixture->root), 2);
 }
 
+/* Writes the tensors of an artifact again, without one of them or with one that is a row shorter. */
+static void rewrite_without(const struct assay_checkpoint *artifact, size_t index, bool drops, const char *dir)
+{
+    char path[ASSAY_PATH_MAX];
+    size_t count = assay_checkpoint_count(artifact), kept = 0;
+    struct assay_tensor *tensors = room(count * sizeof *tensors);
+    struct assay_safetensors_writer *writer;
+    for (size_t i = 0; i < count; i++) {
+        if (i == index && drops)
+            continue;
+        tensors[kept] = *assay_checkpoint_at(artifact, i);
+        if (i == index) {
+            tensors[kept].bytes -= tensors[kept].bytes / tensors[kept].shape[0];
+            tensors[kept].shape[0]--;
+        }
+        kept++;
+    }
+    join(path, dir, "model.safetensors");
+    assert_int_equal(assay_safetensors_create(path, tensors, kept, &writer, NULL), ASSAY_OK);
+    for (size_t i = 0; i < kept; i++)
+        assert_int_equal(assay_safetensors_append(writer, tensors[i].data, tensors[i].bytes, NULL), ASSAY_OK);
+    assert_int_equal(assay_safetensors_finish(writer, NULL), ASSAY_OK);
+    char *config = cJSON_PrintUnformatted(assay_checkpoint_config(artifact));
+    join(path, dir, "config.json");
+    assert_int_equal(assay_file_write(path, config, strlen(config), NULL), ASSAY_OK);
+    free(config);
+    free(tensors);
+}
+
+static void expect_refused(struct quantizer_fixture *fixture, const struct assay_checkpoint *artifact, size_t index,
+                           bool drops)
+{
+    char broken[ASSAY_PATH_MAX], output[ASSAY_PATH_MAX];
+    struct assay_err err = ASSAY_ERR_INIT;
+    uint64_t bytes = 0;
+    join(broken, fixture->root, "broken");
+    join(output, fixture->root, "output");
+    assert_int_equal(assay_mkdirs(broken, 0755, NULL), ASSAY_OK);
+    rewrite_without(artifact, index, drops, broken);
+    const struct assay_dequantize_job job = {.source_dir = broken, .parent_dir = fixture->root, .output_dir = output};
+    enum assay_status status = assay_dequantize(&job, &bytes, &err);
+    if (status != ASSAY_INVALID_ARGUMENT && status != ASSAY_UNIMPLEMENTED)
+        fail_msg("%s %s: found %s", assay_checkpoint_at(artifact, index)->name, drops ? "dropped" : "cut",
+                 assay_status_name(status));
+    assert_true(strstr(err.text, "k_proj.weight") != NULL);
+    assert_int_not_equal(access(output, F_OK), 0);
+}
+
+static void a_part_that_is_missing_or_has_another_size_is_named(void **state)
+{
+    static const char *const specs[] = {"int8", "nf4", "nf4:double_quant=false", "int4", "int4:group_size=channel"};
+    struct quantizer_fixture *fixture = *state;
+    for (size_t s = 0; s < ASSAY_COUNT(specs); s++) {
+        static const char module[] = "model.layers.0.self_attn.k_proj.";
+        size_t broken = 0;
+        choose(fixture, specs[s]);
+        make(fixture);
+        struct assay_checkpoint *artifact = open_checkpoint(fixture->wanted);
+        for (size_t i = 0; i < assay_checkpoint_count(artifact); i++) {
+            const char *name = assay_checkpoint_at(artifact, i)->name;
+            if (strncmp(name, module, strlen(module)) != 0)
+                continue;
+            /* Words end in spaces that they can lack. */
+            if (!strstr(name, "quant_state"))
+                expect_refused(fixture, artifact, i, false);
+            /* Without its codes there is no tensor that parts could belong to. */
+            if (strcmp(name + strlen(module), "weight") != 0 && strcmp(name + strlen(module), "weight_packed") != 0)
+                expect_refused(fixture, artifact, i, true);
+            broken++;
+        }
+        assert_true(broken >= 2);
+        assay_checkpoint_close(artifact);
+    }
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -349,6 +424,7 @@ int main(void)
         QUANTIZER_TEST(int4_has_the_tensors_and_words_of_compressed_tensors),
         QUANTIZER_TEST(compute_stands_in_the_config_where_it_is_not_f32),
         QUANTIZER_TEST(groups_that_do_not_divide_a_row_are_refused_by_tensor),
+        QUANTIZER_TEST(a_part_that_is_missing_or_has_another_size_is_named),
         QUANTIZER_TEST(an_artifact_is_made_wherever_a_user_wants_it_unless_something_stands_there),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
