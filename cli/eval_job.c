@@ -9,6 +9,7 @@
 #include "cli/interrupt.h"
 #include "cli/words.h"
 #include "common/base/clock.h"
+#include "common/wire/spec_message.h"
 
 /* The coordinator digests the model and cuts the corpus before it answers: minutes for the largest. */
 #define SUBMIT_MS 1800000
@@ -74,38 +75,6 @@ static enum assay_status send_request(struct assay_eval_job *job, enum assay_coo
     return status;
 }
 
-/* A spec of the request, cut from its canonical text. */
-struct spec_message {
-    Assay__V1__VariantSpec spec;
-    Assay__V1__Parameter parameters[16];
-    Assay__V1__Parameter *list[16];
-    char text[ASSAY_SPEC_TEXT_MAX];
-};
-
-static void fill_spec(struct spec_message *message, const char *text)
-{
-    char *rest = NULL;
-    assay__v1__variant_spec__init(&message->spec);
-    snprintf(message->text, sizeof message->text, "%s", text);
-    message->spec.scheme = strtok_r(message->text, ":", &rest);
-    message->spec.parameters = message->list;
-    for (char *part = strtok_r(NULL, ":", &rest); part; part = strtok_r(NULL, ":", &rest)) {
-        char *equals = strchr(part, '=');
-        if (!equals || message->spec.n_parameters == ASSAY_COUNT(message->parameters))
-            ASSAY_BUG("a canonical spec is scheme[:key=value]*");
-        *equals = '\0';
-        if (strcmp(part, "compute") == 0) {
-            message->spec.compute = equals + 1;
-            continue;
-        }
-        Assay__V1__Parameter *parameter = &message->parameters[message->spec.n_parameters];
-        assay__v1__parameter__init(parameter);
-        parameter->key = part;
-        parameter->value = equals + 1;
-        message->list[message->spec.n_parameters++] = parameter;
-    }
-}
-
 static const char *base_name(const char *path)
 {
     const char *slash = strrchr(path, '/');
@@ -136,7 +105,7 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     if (status != ASSAY_OK)
         return status;
     size_t count = options->variants_count + 1;
-    struct spec_message *specs = calloc(count, sizeof *specs);
+    struct assay_spec_message *specs = calloc(count, sizeof *specs);
     Assay__V1__VariantSpec **variants = calloc(count, sizeof *variants);
     Assay__V1__SubmitJobRequest request = ASSAY__V1__SUBMIT_JOB_REQUEST__INIT;
     Assay__V1__Tensor tensor = ASSAY__V1__TENSOR__INIT;
@@ -148,9 +117,9 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
         corpus.release((void *)corpus.data, corpus.hint);
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory");
     }
-    fill_spec(&specs[0], options->reference);
+    assay_spec_message_fill(&specs[0], options->reference);
     for (size_t i = 1; i < count; i++) {
-        fill_spec(&specs[i], options->variants[i - 1]);
+        assay_spec_message_fill(&specs[i], options->variants[i - 1]);
         variants[i - 1] = &specs[i].spec;
     }
     tensor.has_dtype = tensor.has_attachment = true;
@@ -172,8 +141,8 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     request.thresholds = &thresholds;
     request.name = (char *)options->name;
     request.has_record_dtype = true;
-    request.record_dtype =
-        strcmp(options->record_dtype, "f16") == 0 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
+    request.record_dtype = strcmp(options->record_dtype, "f16") == 0 ? ASSAY__V1__DTYPE__DTYPE_F16
+                                                                     : ASSAY__V1__DTYPE__DTYPE_F32;
     status = send_request(job, method, &request, corpus, ret, err);
     free(specs);
     free(variants);
