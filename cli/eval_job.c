@@ -141,8 +141,8 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     request.thresholds = &thresholds;
     request.name = (char *)options->name;
     request.has_record_dtype = true;
-    request.record_dtype = strcmp(options->record_dtype, "f16") == 0 ? ASSAY__V1__DTYPE__DTYPE_F16
-                                                                     : ASSAY__V1__DTYPE__DTYPE_F32;
+    request.record_dtype =
+        strcmp(options->record_dtype, "f16") == 0 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
     status = send_request(job, method, &request, corpus, ret, err);
     free(specs);
     free(variants);

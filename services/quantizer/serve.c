@@ -7,10 +7,10 @@
 #include <string.h>
 
 #include "common/artifact/job.h"
-#include "common/base/buf.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/log.h"
+#include "common/wire/spec_message.h"
 #include "proto/variant.pb-c.h"
 
 /* A job has at most 65 variants; a queue for several jobs at once. */
@@ -40,24 +40,6 @@ struct under_way {
 
 /* --- messages --- */
 
-static enum assay_status spec_from_message(const Assay__V1__VariantSpec *message, struct assay_spec *ret,
-                                           struct assay_err *err)
-{
-    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
-    if (!message || !message->scheme)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "variant.spec.scheme is missing");
-    assay_buf_str(&text, message->scheme);
-    for (size_t i = 0; i < message->n_parameters; i++) {
-        const Assay__V1__Parameter *parameter = message->parameters[i];
-        assay_buf_printf(&text, ":%s=%s", parameter->key ? parameter->key : "",
-                         parameter->value ? parameter->value : "");
-    }
-    if (message->compute)
-        assay_buf_printf(&text, ":compute=%s", message->compute);
-    enum assay_status status = assay_buf_check(&text, err);
-    return status == ASSAY_OK ? assay_spec_parse(text.data, ret, err) : status;
-}
-
 static enum assay_status job_from_message(const Assay__V1__QuantizeRequest *request, struct assay_quantize_job *job,
                                           struct assay_err *err)
 {
@@ -71,7 +53,9 @@ static enum assay_status job_from_message(const Assay__V1__QuantizeRequest *requ
     if (status == ASSAY_OK)
         status =
             assay_digest_from(variant->model_id.data, variant->model_id.len, "model_id", &job->model_id.digest, err);
-    return status == ASSAY_OK ? spec_from_message(variant->spec, &job->spec, err) : status;
+    if (status == ASSAY_OK && (!variant->spec || !variant->spec->scheme))
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "variant.spec.scheme is missing");
+    return status == ASSAY_OK ? assay_spec_of_message(variant->spec, &job->spec, err) : status;
 }
 
 static void error_to_message(const struct assay_tensor_error *error, Assay__V1__LayerError *ret)
