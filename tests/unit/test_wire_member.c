@@ -96,7 +96,7 @@ static void await_at_least(const _Atomic int *value, int wanted)
 
 static void a_member_registers_and_sends_heartbeats_with_its_counts(void **state)
 {
-    struct fake fake = {0};
+    static struct fake fake; /* a heartbeat under way may arrive while the server is taken down */
     struct assay_member *member = start(*state, &fake);
     assert_int_equal(assay_member_id(member, 5000), 101);
     await_at_least(&fake.heartbeats, 3);
@@ -108,7 +108,7 @@ static void a_member_registers_and_sends_heartbeats_with_its_counts(void **state
 
 static void a_member_that_was_forgotten_registers_again(void **state)
 {
-    struct fake fake = {0};
+    static struct fake fake; /* a heartbeat under way may arrive while the server is taken down */
     struct assay_member *member = start(*state, &fake);
     assert_int_equal(assay_member_id(member, 5000), 101);
     fake.forget = 1;
@@ -125,7 +125,7 @@ static void a_member_that_was_forgotten_registers_again(void **state)
 static void a_member_registers_with_a_coordinator_that_was_restarted(void **state)
 {
     struct wire *wire = *state;
-    struct fake fake = {0};
+    static struct fake fake; /* a heartbeat under way may arrive while the server is taken down */
     struct assay_member *member = start(wire, &fake);
     assert_int_equal(assay_member_id(member, 5000), 101);
     fake.mute = 1;
@@ -143,7 +143,7 @@ static void a_member_registers_with_a_coordinator_that_was_restarted(void **stat
 static void stopping_a_member_does_not_wait_for_a_silent_coordinator(void **state)
 {
     struct wire *wire = *state;
-    struct fake fake = {.mute = 1};
+    static struct fake fake = {.mute = 1};
     struct assay_member *member = start(wire, &fake);
     for (int i = 0; i < 2000 && fake.mute; i++)
         wire_sleep_ms(1);
