@@ -1,7 +1,9 @@
 /* The loop's side of a client: what goes out, what comes in, whether the server is there. */
 #include "common/wire/client.h"
 
+#include <inttypes.h>
 #include <stdarg.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -335,7 +337,8 @@ static void on_disconnected(void *arg, short revents)
 static enum assay_status open_monitor(struct assay_client *client, struct assay_err *err)
 {
     char name[64];
-    snprintf(name, sizeof name, "inproc://monitor-%p", (void *)client);
+    static atomic_uint_fast64_t monitors; /* a name is not free again at once when its client is gone */
+    snprintf(name, sizeof name, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&monitors, 1));
     client->monitor = zmq_socket(assay_loop_zmq(client->loop), ZMQ_PAIR);
     int linger_ms = 0;
     if (!client->monitor || zmq_socket_monitor(client->socket, name, ZMQ_EVENT_DISCONNECTED) != 0 ||
