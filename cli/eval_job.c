@@ -207,7 +207,7 @@ static void tell_stack_events(struct assay_eval_job *job)
 
 struct watch {
     struct assay_stream *stream;
-    int64_t heard_ms; /* when the coordinator was last heard of */
+    int64_t lost_ms;  /* since when the coordinator is away; 0 = it is not known to be */
     int64_t event_ms; /* when last_event came */
     uint64_t next_sequence;
 };
@@ -215,18 +215,18 @@ struct watch {
 static enum assay_status open_stream(struct assay_eval_job *job, struct watch *watch, struct assay_err *err)
 {
     Assay__V1__WatchEventsRequest request = ASSAY__V1__WATCH_EVENTS_REQUEST__INIT;
-    struct assay_call_options options = {.wait_for_ready = true};
     request.has_job_id = request.has_from_sequence = true;
     request.job_id = (ProtobufCBinaryData){sizeof job->job_id, job->job_id};
     request.from_sequence = watch->next_sequence;
     return assay_stream_open(job->remote->client, &assay__v1__coordinator__descriptor, ASSAY_COORDINATOR_WATCH_EVENTS,
-                             &request.base, &options, WATCH_CREDIT, &watch->stream, err);
+                             &request.base, NULL, WATCH_CREDIT, &watch->stream, err);
 }
 
 static void take_event(struct assay_eval_job *job, struct watch *watch, struct assay_reply *reply)
 {
     const Assay__V1__Event *event = assay_reply_message(reply);
-    watch->heard_ms = watch->event_ms = assay_now_ms();
+    watch->event_ms = assay_now_ms();
+    watch->lost_ms = 0;
     watch->next_sequence = event->sequence + 1;
     if (event->text && event->text[0])
         assay_display_note(job->display, event->text);
@@ -251,7 +251,9 @@ static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *wa
     assay_stream_close(watch->stream);
     watch->stream = NULL;
     bool passing = status == ASSAY_OK || status == ASSAY_UNAVAILABLE;
-    if (passing && assay_now_ms() - watch->heard_ms < AWAY_MS)
+    if (passing && !watch->lost_ms)
+        watch->lost_ms = assay_now_ms();
+    if (passing && assay_now_ms() - watch->lost_ms < AWAY_MS)
         return ASSAY_OK;
     if (passing)
         return assay_err_set(err, ASSAY_UNAVAILABLE, "the coordinator has been silent for %d s", AWAY_MS / 1000);
@@ -261,7 +263,7 @@ static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *wa
 
 enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err)
 {
-    struct watch watch = {.heard_ms = assay_now_ms(), .next_sequence = 1};
+    struct watch watch = {.next_sequence = 1};
     enum assay_status status = ASSAY_OK;
     for (;;) {
         const Assay__V1__Event *event = job->last_event ? assay_reply_message(job->last_event) : NULL;
