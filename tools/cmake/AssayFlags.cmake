@@ -12,4 +12,8 @@ if(ASSAY_SANITIZE)
   add_compile_options(-fsanitize=${ASSAY_SANITIZE} -fno-sanitize-recover=all)
   add_link_options(-fsanitize=${ASSAY_SANITIZE})
 endif()
+if(ASSAY_FUZZ)
+  # The parsers themselves must be instrumented, or the fuzzer flies blind.
+  add_compile_options(-fsanitize=fuzzer-no-link)
+endif()
 target_include_directories(assay_flags INTERFACE ${CMAKE_SOURCE_DIR})
