@@ -1,122 +1,25 @@
 /* assay-evaluator: keeps records, joins pairs, computes metrics. */
-#include <stdio.h>
-#include <stdlib.h>
-#include <string.h>
-#include <unistd.h>
-
-#include "common/base/exit_code.h"
-#include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
-#include "common/base/settings.h"
-#include "common/wire/member.h"
+#include "common/wire/service.h"
 #include "services/evaluator/serve.h"
 
 /* How long scoring may take to end at a shutdown. */
 #define DRAIN_MS 5000
 
-struct settings {
-    const char *data, *coordinator, *listen, *cpus;
-    int64_t threads;
-    double quota_gb;
-};
-
 struct program {
-    char data_dir[ASSAY_PATH_MAX], store_dir[ASSAY_PATH_MAX];
-    char coordinator[ASSAY_PATH_MAX], listen[ASSAY_PATH_MAX];
+    double quota_gb;
     struct assay_records *records;
-    struct assay_pool *pool;
-    struct assay_loop *loop;
-    struct assay_server *server;
     struct assay_evaluator *evaluator;
-    struct assay_client *client;
-    struct assay_member *member;
 };
 
-static enum assay_status parse(int argc, char **argv, struct settings *settings, enum assay_settings_outcome *ret,
-                               struct assay_err *err)
+static enum assay_status open_records(struct assay_service_process *service, struct assay_err *err)
 {
-    const struct assay_setting rows[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &settings->data,
-         .argument = "DIR",
-         .help = "data directory of the stack"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &settings->coordinator,
-         .argument = "ENDPOINT",
-         .help = "the coordinator, DATA/run/coordinator.sock if not given"},
-        {.name = "listen",
-         .type = ASSAY_SETTING_STRING,
-         .target = &settings->listen,
-         .argument = "ENDPOINT",
-         .help = "where to serve, DATA/run/evaluator-PID.sock if not given"},
-        {.name = "threads",
-         .type = ASSAY_SETTING_INT,
-         .target = &settings->threads,
-         .min = 1,
-         .max = ASSAY_POOL_THREADS_MAX,
-         .argument = "N",
-         .help = "threads that score"},
-        {.name = "cpus",
-         .type = ASSAY_SETTING_STRING,
-         .target = &settings->cpus,
-         .argument = "LIST",
-         .help = "CPUs to pin the threads to, as 0-3,8"},
-        {.name = "quota-gb",
-         .type = ASSAY_SETTING_DOUBLE,
-         .target = &settings->quota_gb,
-         .min = 0.001,
-         .max = 1000000,
-         .argument = "GB",
-         .help = "room for records and samples; the ones used longest ago make room"},
-    };
-    const struct assay_command command = {
-        .usage = "assay-evaluator [--data DIR] [--coordinator ENDPOINT]",
-        .summary = "Keeps the records of a stack, compares variants with their reference.",
-        .settings = rows,
-        .settings_count = ASSAY_COUNT(rows),
-    };
-    return assay_settings_parse(&command, argc, argv, ret, err);
-}
-
-static enum assay_status choose_endpoint(const char *given, const char *data_dir, const char *name,
-                                         char endpoint[ASSAY_PATH_MAX], struct assay_err *err)
-{
-    if (!given || !given[0])
-        return assay_ipc_endpoint(data_dir, name, endpoint, err);
-    if (strlen(given) >= ASSAY_PATH_MAX)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "an endpoint has at most %d bytes", ASSAY_PATH_MAX - 1);
-    strcpy(endpoint, given);
-    return ASSAY_OK;
-}
-
-static enum assay_status prepare_directories(struct program *program, const struct settings *settings,
-                                             struct assay_err *err)
-{
-    char run_dir[ASSAY_PATH_MAX], socket[64];
-    snprintf(socket, sizeof socket, ASSAY_RUN_DIR "/evaluator-%ld.sock", (long)getpid());
-    enum assay_status status = assay_data_dir(settings->data, program->data_dir, err);
+    struct program *program = service->arg;
+    char store_dir[ASSAY_PATH_MAX], moved[ASSAY_PATH_MAX] = "";
+    enum assay_status status = assay_path_join(store_dir, service->data_dir, ASSAY_EVALUATOR_DIR, err);
     if (status == ASSAY_OK)
-        status = assay_path_join(run_dir, program->data_dir, ASSAY_RUN_DIR, err);
-    if (status == ASSAY_OK)
-        status = assay_mkdirs(run_dir, 0700, err);
-    if (status == ASSAY_OK)
-        status = assay_path_join(program->store_dir, program->data_dir, ASSAY_EVALUATOR_DIR, err);
-    if (status == ASSAY_OK)
-        status = choose_endpoint(settings->coordinator, program->data_dir, ASSAY_COORDINATOR_SOCKET,
-                                 program->coordinator, err);
-    if (status == ASSAY_OK)
-        status = choose_endpoint(settings->listen, program->data_dir, socket, program->listen, err);
-    return status;
-}
-
-static enum assay_status open_records(struct program *program, const struct settings *settings, struct assay_err *err)
-{
-    char moved[ASSAY_PATH_MAX];
-    enum assay_status status =
-        assay_records_open(program->store_dir, (uint64_t)(settings->quota_gb * 1e9), moved, &program->records, err);
+        status = assay_records_open(store_dir, (uint64_t)(program->quota_gb * 1e9), moved, &program->records, err);
     if (status == ASSAY_FAILED_PRECONDITION)
         err->status = status = ASSAY_UNAVAILABLE; /* another process has it: a lock that is not to be had */
     if (status == ASSAY_OK && moved[0])
@@ -125,90 +28,67 @@ static enum assay_status open_records(struct program *program, const struct sett
     return status;
 }
 
-static enum assay_status start(struct program *program, const struct settings *settings, struct assay_err *err)
+static enum assay_status prepare(struct assay_service_process *service, struct assay_err *err)
 {
-    enum assay_status status = prepare_directories(program, settings, err);
-    if (status == ASSAY_OK)
-        status = open_records(program, settings, err);
-    if (status == ASSAY_OK)
-        status = assay_pool_new((size_t)settings->threads, settings->cpus, &program->pool, err);
-    if (status == ASSAY_OK)
-        status = assay_loop_new(&program->loop, err);
-    if (status == ASSAY_OK)
-        status = assay_server_new(program->loop, program->listen, &program->server, err);
-    if (status == ASSAY_OK)
-        status = assay_evaluator_new(program->loop, program->server, program->records, program->pool,
-                                     &program->evaluator, err);
-    if (status == ASSAY_OK)
-        status = assay_client_new(program->loop, program->coordinator, &program->client, err);
-    if (status == ASSAY_OK)
-        status = assay_loop_start(program->loop, err);
-    return status;
+    struct program *program = service->arg;
+    return assay_evaluator_new(service->loop, service->server, program->records, service->pool, &program->evaluator,
+                               err);
 }
 
-static enum assay_status join_stack(struct program *program, const struct settings *settings, struct assay_err *err)
+static enum assay_status begin(struct assay_service_process *service, struct assay_err *err)
 {
-    Assay__V1__RegisterRequest registration = ASSAY__V1__REGISTER_REQUEST__INIT;
-    registration.has_kind = true;
-    registration.kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR;
-    registration.endpoint = (char *)assay_server_endpoint(program->server);
-    registration.has_threads = true;
-    registration.threads = (uint32_t)settings->threads;
-    return assay_member_start(program->client, &registration, assay_evaluator_count, program->evaluator,
-                              &program->member, err);
+    const struct program *program = service->arg;
+    (void)err;
+    assay_log(ASSAY_LOG_INFO, "store open threads=%lld records=%zu bytes=%llu", (long long)service->settings.threads,
+              assay_records_count(program->records), (unsigned long long)assay_records_bytes(program->records));
+    return ASSAY_OK;
 }
 
-static void free_server(void *server)
+static void count(void *arg, Assay__V1__ServiceCounters *counters)
 {
-    assay_server_free(server);
+    const struct program *program = arg;
+    assay_evaluator_count(program->evaluator, counters);
 }
 
-static void end(struct program *program, bool loop_runs)
+static void drain(struct assay_service_process *service)
 {
-    if (loop_runs)
-        assay_evaluator_drain(program->evaluator, DRAIN_MS);
-    assay_member_stop(program->member);
-    assay_client_free(program->client);
-    if (loop_runs) {
-        assay_loop_call(program->loop, free_server, program->server);
-        assay_loop_stop_join(program->loop);
-    } else {
-        assay_server_free(program->server);
-    }
+    const struct program *program = service->arg;
+    assay_evaluator_drain(program->evaluator, DRAIN_MS);
+}
+
+static void end(struct assay_service_process *service)
+{
+    const struct program *program = service->arg;
     assay_evaluator_free(program->evaluator);
-    assay_loop_free(program->loop);
-    assay_pool_free(program->pool);
     assay_records_close(program->records);
 }
 
 int main(int argc, char **argv)
 {
-    static struct program program;
-    struct settings settings = {.threads = (int64_t)ASSAY_MIN(assay_cpu_count(), ASSAY_POOL_THREADS_MAX),
-                                .quota_gb = 50};
-    struct assay_err err = ASSAY_ERR_INIT;
-    enum assay_settings_outcome outcome;
-    assay_shutdown_prepare();
-    assay_log_init("evaluator", ASSAY_LOG_INFO);
-    if (parse(argc, argv, &settings, &outcome, &err) != ASSAY_OK) {
-        fprintf(stderr, "assay-evaluator: %s\n", err.text);
-        return ASSAY_EXIT_USAGE;
-    }
-    if (outcome == ASSAY_SETTINGS_DONE)
-        return ASSAY_EXIT_PASS;
-    enum assay_status status = start(&program, &settings, &err);
-    bool loop_runs = status == ASSAY_OK;
-    if (status == ASSAY_OK)
-        status = join_stack(&program, &settings, &err);
-    if (status == ASSAY_OK) {
-        assay_log(ASSAY_LOG_INFO, "serving endpoint=%s threads=%lld records=%zu bytes=%llu",
-                  assay_server_endpoint(program.server), (long long)settings.threads,
-                  assay_records_count(program.records), (unsigned long long)assay_records_bytes(program.records));
-        int signal_number = assay_shutdown_wait();
-        assay_log(ASSAY_LOG_INFO, "shutting down signal=%d", signal_number);
-    } else {
-        fprintf(stderr, "assay-evaluator: %s\n", err.text);
-    }
-    end(&program, loop_runs);
-    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_exit_code(status);
+    static struct program program = {.quota_gb = 50};
+    const struct assay_setting rows[] = {
+        {.name = "quota-gb",
+         .type = ASSAY_SETTING_DOUBLE,
+         .target = &program.quota_gb,
+         .min = 0.001,
+         .max = 1000000,
+         .argument = "GB",
+         .help = "room for records and samples; the ones used longest ago make room"},
+    };
+    const struct assay_service_program service = {
+        .name = "evaluator",
+        .usage = "assay-evaluator [--data DIR] [--coordinator ENDPOINT]",
+        .summary = "Keeps the records of a stack, compares variants with their reference.",
+        .settings = rows,
+        .settings_count = ASSAY_COUNT(rows),
+        .threads_help = "threads that score",
+        .kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR,
+        .open = open_records,
+        .prepare = prepare,
+        .begin = begin,
+        .count = count,
+        .drain = drain,
+        .close = end,
+    };
+    return assay_service_main(&service, argc, argv, &program);
 }

@@ -1,11 +1,10 @@
-/* The worker's place in a stack: its own endpoint (Health), the coordinator, membership. Messages of the registration
- * end here. */
+/* The worker's place in a stack: the coordinator, leases, membership. Messages of the registration end here. */
 #pragma once
 
 #include "services/inference/worker.h"
 
 struct assay_inference_options {
-    const char *listen, *coordinator; /* endpoints */
+    const char *coordinator; /* endpoint */
     const char *precision, *device;
     struct assay_pool *pool;
     size_t batch_tokens;
@@ -13,10 +12,18 @@ struct assay_inference_options {
 
 struct assay_inference;
 
-/* Serves, registers and works, until stopped. Strings and pool outlive it. */
-enum assay_status assay_inference_start(const struct assay_inference_options *options, struct assay_inference **ret,
+/* Connects; nothing works yet. Strings, pool and loop outlive it. */
+enum assay_status assay_inference_new(struct assay_loop *loop, const struct assay_inference_options *options,
+                                      struct assay_inference **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Fills what the coordinator is to know of it. */
+void assay_inference_describe(const struct assay_inference *inference, Assay__V1__RegisterRequest *registration);
+/* assay_member_counters_fn */
+void assay_inference_count(void *inference, Assay__V1__ServiceCounters *counters);
+/* Works until it is stopped. The member outlives assay_inference_stop. */
+enum assay_status assay_inference_start(struct assay_inference *inference, struct assay_member *member,
                                         struct assay_err *err) ASSAY_MUST_USE;
-/* The endpoint that is served, with the real port. */
-const char *assay_inference_endpoint(const struct assay_inference *inference);
-/* Finishes the batch in hand, gives the rest back, ends everything, frees. Returns the counts. NULL is fine: zeros. */
-struct assay_worker_counts assay_inference_stop(struct assay_inference *inference);
+/* Finishes the batch in hand, gives the rest back. The loop runs still. Not started, or NULL, is fine. */
+void assay_inference_stop(struct assay_inference *inference);
+struct assay_worker_counts assay_inference_counts(const struct assay_inference *inference);
+/* Stopped before; before the loop is freed. NULL is fine. */
+void assay_inference_free(struct assay_inference *inference);

@@ -502,12 +502,11 @@ static void the_service_registers_with_its_precision_and_numerics_and_stops(void
 {
     struct fixture *fixture = *state;
     struct assay_inference *inference = NULL;
+    struct assay_member *member = NULL;
     struct assay_err err = ASSAY_ERR_INIT;
-    char listen[ASSAY_PATH_MAX];
     struct fake_lease lease = make_lease(1, MODEL, 0, 3);
-    snprintf(listen, sizeof listen, "ipc://%.100s/inference.sock", fixture->root);
+    Assay__V1__RegisterRequest registration = ASSAY__V1__REGISTER_REQUEST__INIT;
     const struct assay_inference_options options = {
-        .listen = listen,
         .coordinator = fixture->fakes->coordinator_endpoint,
         .precision = "fp32",
         .device = "cpu",
@@ -516,9 +515,17 @@ static void the_service_registers_with_its_precision_and_numerics_and_stops(void
     };
     fixture->is_stopped = true; /* the fixture's own worker never started */
     fakes_add_lease(fixture->fakes, &lease);
-    must(assay_inference_start(&options, &inference, &err), &err);
+    must(assay_inference_new(fixture->loop, &options, &inference, &err), &err);
+    assay_inference_describe(inference, &registration);
+    must(assay_member_start(assay_link_coordinator(fixture->link), &registration, assay_inference_count, inference,
+                            &member, &err),
+         &err);
+    must(assay_inference_start(inference, member, &err), &err);
     wait_until(fixture, completed_chunks, 3);
-    struct assay_worker_counts counts = assay_inference_stop(inference);
+    assay_inference_stop(inference);
+    struct assay_worker_counts counts = assay_inference_counts(inference);
+    assay_member_stop(member);
+    assay_inference_free(inference);
     assert_true(counts.chunks_run == 3 && counts.records_sent == 3);
     assert_string_equal(fixture->fakes->precision, "fp32");
     assert_string_equal(fixture->fakes->numerics_id, assay_numerics_id());

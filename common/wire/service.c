@@ -1,0 +1,202 @@
+#include "common/wire/service.h"
+
+#include <sodium/core.h>
+#include <stdio.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "common/base/exit_code.h"
+#include "common/base/limits.h"
+#include "common/base/log.h"
+#include "common/base/paths.h"
+
+#define COMMON_SETTINGS 5
+
+static enum assay_status parse(const struct assay_service_program *program, struct assay_service_process *service,
+                               int argc, char **argv, enum assay_settings_outcome *ret, struct assay_err *err)
+{
+    struct assay_service_settings *common = &service->settings;
+    struct assay_setting rows[COMMON_SETTINGS + ASSAY_SERVICE_SETTINGS_MAX] = {
+        {.name = "data",
+         .type = ASSAY_SETTING_STRING,
+         .target = &common->data,
+         .argument = "DIR",
+         .help = "data directory of the stack"},
+        {.name = "listen",
+         .type = ASSAY_SETTING_STRING,
+         .target = &common->listen,
+         .argument = "ENDPOINT",
+         .help = program->is_coordinator ? "ipc://PATH or tcp://127.0.0.1:PORT, DATA/run/coordinator.sock if not given"
+                                         : "where to serve, DATA/run/SERVICE-PID.sock if not given"},
+        {.name = "coordinator",
+         .type = ASSAY_SETTING_STRING,
+         .target = &common->coordinator,
+         .argument = "ENDPOINT",
+         .help = "the coordinator, DATA/run/coordinator.sock if not given"},
+        {.name = "threads",
+         .type = ASSAY_SETTING_INT,
+         .target = &common->threads,
+         .min = 1,
+         .max = ASSAY_POOL_THREADS_MAX,
+         .argument = "N",
+         .help = program->threads_help},
+        {.name = "cpus",
+         .type = ASSAY_SETTING_STRING,
+         .target = &common->cpus,
+         .argument = "LIST",
+         .help = "CPUs to pin the threads to, as 0-3,8"},
+    };
+    size_t count = program->is_coordinator ? 2 : COMMON_SETTINGS;
+    if (program->settings_count > ASSAY_SERVICE_SETTINGS_MAX)
+        ASSAY_BUG("too many settings of one service");
+    for (size_t i = 0; i < program->settings_count; i++)
+        rows[count++] = program->settings[i];
+    const struct assay_command command = {
+        .usage = program->usage, .summary = program->summary, .settings = rows, .settings_count = count};
+    enum assay_status status = assay_settings_parse(&command, argc, argv, ret, err);
+    if (status == ASSAY_OK && *ret == ASSAY_SETTINGS_RUN && program->check)
+        status = program->check(service, err);
+    return status;
+}
+
+static enum assay_status choose_endpoint(const char *given, const char *data_dir, const char *name,
+                                         char endpoint[ASSAY_PATH_MAX], struct assay_err *err)
+{
+    if (!given || !given[0])
+        return assay_ipc_endpoint(data_dir, name, endpoint, err);
+    if (strlen(given) >= ASSAY_PATH_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "an endpoint has at most %d bytes", ASSAY_PATH_MAX - 1);
+    strcpy(endpoint, given);
+    return ASSAY_OK;
+}
+
+static enum assay_status prepare_directories(const struct assay_service_program *program,
+                                             struct assay_service_process *service, struct assay_err *err)
+{
+    char run_dir[ASSAY_PATH_MAX], socket[64];
+    if (program->is_coordinator)
+        strcpy(socket, ASSAY_COORDINATOR_SOCKET);
+    else
+        snprintf(socket, sizeof socket, ASSAY_RUN_DIR "/%s-%ld.sock", program->name, (long)getpid());
+    enum assay_status status = assay_data_dir(service->settings.data, service->data_dir, err);
+    if (status == ASSAY_OK)
+        status = assay_mkdirs(service->data_dir, 0700, err);
+    if (status == ASSAY_OK)
+        status = assay_path_join(run_dir, service->data_dir, ASSAY_RUN_DIR, err);
+    if (status == ASSAY_OK)
+        status = assay_mkdirs(run_dir, 0700, err);
+    if (status == ASSAY_OK)
+        status = choose_endpoint(service->settings.coordinator, service->data_dir, ASSAY_COORDINATOR_SOCKET,
+                                 service->coordinator, err);
+    if (status == ASSAY_OK)
+        status = choose_endpoint(service->settings.listen, service->data_dir, socket, service->listen, err);
+    return status;
+}
+
+static enum assay_status run_step(assay_service_fn step, struct assay_service_process *service, struct assay_err *err)
+{
+    return step ? step(service, err) : ASSAY_OK;
+}
+
+static enum assay_status join_stack(const struct assay_service_program *program, struct assay_service_process *service,
+                                    struct assay_err *err)
+{
+    Assay__V1__RegisterRequest registration = ASSAY__V1__REGISTER_REQUEST__INIT;
+    registration.has_kind = true;
+    registration.kind = program->kind;
+    registration.endpoint = (char *)(uintptr_t)assay_server_endpoint(service->server);
+    registration.has_threads = true;
+    registration.threads = (uint32_t)service->settings.threads;
+    if (program->describe)
+        program->describe(service, &registration);
+    return assay_member_start(service->client, &registration, program->count, service->arg, &service->member, err);
+}
+
+static enum assay_status start(const struct assay_service_program *program, struct assay_service_process *service,
+                               struct assay_err *err)
+{
+    bool is_member = !program->is_coordinator;
+    enum assay_status status = prepare_directories(program, service, err);
+    if (status == ASSAY_OK && is_member)
+        status = assay_pool_new((size_t)service->settings.threads, service->settings.cpus, &service->pool, err);
+    if (status == ASSAY_OK)
+        status = assay_loop_new(&service->loop, err);
+    if (status == ASSAY_OK)
+        status = run_step(program->open, service, err);
+    if (status == ASSAY_OK)
+        status = assay_server_new(service->loop, service->listen, &service->server, err);
+    if (status == ASSAY_OK && is_member)
+        status = assay_client_new(service->loop, service->coordinator, &service->client, err);
+    if (status == ASSAY_OK)
+        status = run_step(program->prepare, service, err);
+    if (status == ASSAY_OK)
+        status = assay_loop_start(service->loop, err);
+    service->loop_runs = status == ASSAY_OK;
+    if (status == ASSAY_OK)
+        status = run_step(program->start, service, err);
+    if (status == ASSAY_OK && is_member)
+        status = join_stack(program, service, err);
+    if (status == ASSAY_OK)
+        status = run_step(program->begin, service, err);
+    return status;
+}
+
+static void stop_serving(void *server)
+{
+    assay_server_set_serving(server, false);
+}
+
+static void free_server(void *server)
+{
+    assay_server_free(server);
+}
+
+static void stop(const struct assay_service_program *program, struct assay_service_process *service)
+{
+    if (service->loop_runs) {
+        assay_loop_call(service->loop, stop_serving, service->server);
+        if (program->drain)
+            program->drain(service);
+    }
+    assay_member_stop(service->member);
+    assay_client_free(service->client);
+    if (service->loop_runs) {
+        /* On the loop's thread, so that answers under way leave. */
+        assay_loop_call(service->loop, free_server, service->server);
+        assay_loop_stop_join(service->loop);
+    } else {
+        assay_server_free(service->server);
+    }
+    if (program->close)
+        program->close(service);
+    assay_loop_free(service->loop);
+    assay_pool_free(service->pool);
+}
+
+int assay_service_main(const struct assay_service_program *program, int argc, char **argv, void *arg)
+{
+    struct assay_service_process service = {.arg = arg};
+    struct assay_err err = ASSAY_ERR_INIT;
+    enum assay_settings_outcome outcome;
+    service.settings.threads = (int64_t)ASSAY_MIN(assay_cpu_count(), ASSAY_POOL_THREADS_MAX);
+    assay_shutdown_prepare();
+    assay_log_init(program->name, ASSAY_LOG_INFO);
+    if (parse(program, &service, argc, argv, &outcome, &err) != ASSAY_OK) {
+        fprintf(stderr, "assay-%s: %s\n", program->name, err.text);
+        return ASSAY_EXIT_USAGE;
+    }
+    if (outcome == ASSAY_SETTINGS_DONE)
+        return ASSAY_EXIT_PASS;
+    if (sodium_init() < 0)
+        return ASSAY_EXIT_INTERNAL;
+    enum assay_status status = start(program, &service, &err);
+    if (status == ASSAY_OK) {
+        assay_log(ASSAY_LOG_INFO, "serving endpoint=%s", assay_server_endpoint(service.server));
+        int signal_number = assay_shutdown_wait();
+        assay_log(ASSAY_LOG_INFO, "shutting down signal=%d", signal_number);
+    } else {
+        fprintf(stderr, "assay-%s: %s\n", program->name, err.text);
+    }
+    stop(program, &service);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_exit_code(status);
+}
