@@ -7,11 +7,11 @@ set -euo pipefail
 packages=(
     build-essential cmake ninja-build pkg-config ca-certificates git python3
     libzmq3-dev libprotobuf-c-dev protobuf-c-compiler protobuf-compiler
-    libcjson-dev libyaml-dev liblmdb-dev libsodium-dev libxxhash-dev libcmocka-dev
+    libcjson-dev libmicrohttpd-dev libyaml-dev liblmdb-dev libsodium-dev libxxhash-dev libcmocka-dev
 )
 # The tokenizer crate needs Rust 1.85; Debian 12 has it under these names (plain `cargo` is 0.66).
 rust_packages=(cargo-web rustc-web)
-check_packages=(clang-format-14 cppcheck python3-zmq python3-protobuf)
+check_packages=(clang-format-14 cppcheck python3-zmq python3-protobuf prometheus)
 rust_minor_min=85
 
 say() { printf 'install_deps: %s\n' "$*"; }

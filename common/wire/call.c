@@ -1,7 +1,9 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/clock.h"
+#include "common/wire/observer.h"
 #include "common/wire/server_internal.h"
 
 static struct assay_call **bucket_of(struct assay_server *server, const struct assay_peer *peer, uint64_t id)
@@ -73,8 +75,27 @@ static void drop_out(struct assay_outgoing *out)
     }
 }
 
+/* Locked. The first end counts: an answer behind a deadline that has passed is none. */
+static void note_end(struct assay_call *call, enum assay_status status)
+{
+    if (call->end_us)
+        return;
+    call->end_us = assay_now_us();
+    call->outcome = status;
+}
+
 static void call_free(struct assay_call *call)
 {
+    const struct assay_wire_call told = {.is_server = true,
+                                         .is_stream = call->stream,
+                                         .method = call->full_method,
+                                         .trace_id = call->trace_id,
+                                         .status = call->outcome,
+                                         .begin_us = call->begin_us,
+                                         .end_us = call->end_us,
+                                         .sent_bytes = call->sent_bytes,
+                                         .received_bytes = call->incoming->bytes};
+    assay_wire_ended(&told);
     drop_out(call->out_head);
     if (call->request)
         protobuf_c_message_free_unpacked(call->request, NULL);
@@ -147,6 +168,7 @@ static bool mark_cancelled(struct assay_call *call)
     pthread_mutex_lock(&call->lock);
     bool open = !call->answered && !call->cancelled;
     call->cancelled = true;
+    note_end(call, ASSAY_CANCELLED);
     pthread_cond_broadcast(&call->changed);
     pthread_mutex_unlock(&call->lock);
     return open;
@@ -166,6 +188,8 @@ static void expire(void *arg)
     call->timer = 0;
     pthread_mutex_lock(&call->lock);
     bool answered = call->answered;
+    if (!answered)
+        note_end(call, ASSAY_DEADLINE_EXCEEDED);
     pthread_mutex_unlock(&call->lock);
     if (answered) {
         flush(call);
@@ -208,6 +232,9 @@ struct assay_call *assay_call_new(struct assay_server *server, struct assay_peer
     call->credit = stream ? ASSAY_MIN(header->credit, ASSAY_WIRE_CREDIT_MAX) : 0;
     if (header->trace_id)
         memcpy(call->trace_id, header->trace_id, sizeof call->trace_id);
+    snprintf(call->full_method, sizeof call->full_method, "%s", header->method);
+    call->begin_us = assay_now_us();
+    assay_wire_began(true);
     attach(server, peer, call);
     return call;
 }
@@ -242,6 +269,7 @@ void assay_call_orphan(struct assay_call *call)
     void *cancel_arg = call->cancel_arg;
     call->server = NULL;
     call->cancelled = true;
+    note_end(call, ASSAY_UNAVAILABLE);
     pthread_cond_broadcast(&call->changed);
     pthread_mutex_unlock(&call->lock);
     if (on_cancel)
@@ -310,13 +338,15 @@ size_t assay_call_credit(const struct assay_call *call)
 }
 
 /* The handler's last word; out NULL: there was no memory for it. */
-static void finish(struct assay_call *call, struct assay_outgoing *out)
+static void finish(struct assay_call *call, enum assay_status status, struct assay_outgoing *out)
 {
     pthread_mutex_lock(&call->lock);
     if (call->answered)
         ASSAY_BUG("a call was answered twice");
     call->answered = true;
+    note_end(call, out ? status : ASSAY_RESOURCE_EXHAUSTED);
     if (out) {
+        call->sent_bytes += out->bytes;
         out->next = NULL;
         *call->out_tail = out;
         call->out_tail = &out->next;
@@ -342,7 +372,7 @@ static void finish_with(struct assay_call *call, Assay__V1__Header *header)
         assay_outgoing_free(out);
         out = NULL;
     }
-    finish(call, out);
+    finish(call, (enum assay_status)header->status, out);
 }
 
 void assay_call_fail(struct assay_call *call, const struct assay_err *err)
@@ -391,7 +421,7 @@ void assay_call_reply(struct assay_call *call, const ProtobufCMessage *reply,
     struct assay_outgoing *out;
     struct assay_err err = ASSAY_ERR_INIT;
     if (pack(call, ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY, reply, attachments, count, &out, &err) == ASSAY_OK)
-        finish(call, out);
+        finish(call, ASSAY_OK, out);
     else
         assay_call_fail(call, &err);
 }
@@ -440,6 +470,7 @@ enum assay_status assay_call_send(struct assay_call *call, const ProtobufCMessag
         assay_outgoing_free(out);
         return status != ASSAY_OK ? status : ASSAY_CANCELLED;
     }
+    call->sent_bytes += out->bytes;
     out->next = NULL;
     *call->out_tail = out;
     call->out_tail = &out->next;

@@ -221,6 +221,7 @@ static void on_contents(struct assay_client_call *call, struct assay_incoming *i
         assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a message", call->method);
         return;
     }
+    call->received_bytes += incoming->bytes;
     incoming->next = NULL;
     *call->in_tail = incoming;
     call->in_tail = &incoming->next;

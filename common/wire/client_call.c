@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/wire/client_internal.h"
+#include "common/wire/observer.h"
 
 struct assay_reply {
     ProtobufCMessage *message;
@@ -101,15 +102,19 @@ enum assay_status assay_client_call_open(struct assay_client *client, const Prot
     }
     call->stream = credit > 0;
     call->credit = call->credit_max = ASSAY_MIN(credit, ASSAY_WIRE_CREDIT_MAX);
+    call->begin_us = assay_now_us();
     status = assay_outgoing_new(request, attachments, count, &call->request, err);
-    if (status != ASSAY_OK)
+    if (status != ASSAY_OK) {
         assay_err_prefix(err, "%s", name);
-    else
+    } else {
+        call->sent_bytes = call->request->bytes;
         status = start(client, call, err);
+    }
     if (status != ASSAY_OK) {
         assay_client_call_free(call);
         return status;
     }
+    assay_wire_began(false);
     *ret = call;
     return ASSAY_OK;
 }
@@ -126,10 +131,27 @@ bool assay_client_call_wait(struct assay_client_call *call, int64_t until_ms)
     return true;
 }
 
+/* Locked. A stream that its owner leaves before its end is cancelled. */
+static struct assay_wire_call told_of(const struct assay_client_call *call)
+{
+    return (struct assay_wire_call){.is_stream = call->stream,
+                                    .method = call->method,
+                                    .trace_id = call->trace_id,
+                                    .status = call->ended ? call->status : ASSAY_CANCELLED,
+                                    .begin_us = call->begin_us,
+                                    .end_us = assay_now_us(),
+                                    .sent_bytes = call->sent_bytes,
+                                    .received_bytes = call->received_bytes};
+}
+
 void assay_client_call_leave(struct assay_client_call *call)
 {
     struct assay_client *client = call->client;
+    char method[sizeof call->method], trace_id[sizeof call->trace_id];
     pthread_mutex_lock(&client->lock);
+    struct assay_wire_call told = told_of(call);
+    told.method = strcpy(method, call->method);
+    told.trace_id = strcpy(trace_id, call->trace_id);
     *(call->prev ? &call->prev->next : &client->calls) = call->next;
     if (call->next)
         call->next->prev = call->prev;
@@ -143,6 +165,7 @@ void assay_client_call_leave(struct assay_client_call *call)
     if (mine)
         assay_client_call_free(call);
     assay_client_unref(client);
+    assay_wire_ended(&told);
 }
 
 enum assay_status assay_reply_new(struct assay_incoming *incoming, const ProtobufCMessageDescriptor *descriptor,

@@ -37,6 +37,9 @@ struct assay_client_call {
     uint32_t credit;     /* granted, and not used by the server */
     uint32_t credit_due; /* taken by the owner, to be granted again */
     uint32_t credit_max;
+    /* For the observer. */
+    int64_t begin_us;
+    uint64_t sent_bytes, received_bytes;
 };
 
 struct assay_client {

@@ -9,8 +9,10 @@
 #include "common/base/clock.h"
 #include "common/wire/endpoint.h"
 #include "common/wire/methods.h"
+#include "common/wire/observer.h"
 #include "common/wire/reflection.h"
 #include "common/wire/server_internal.h"
+#include "common/wire/trace_service.h"
 
 #define TICK_MS 1000
 /* Answers under way when a server is freed get that long to leave. */
@@ -37,6 +39,21 @@ static bool find_method(struct assay_server *server, const char *name, const str
         return row->handlers[*ret_method] != NULL;
     }
     return false;
+}
+
+/* Refused calls are counted, too; under the name only when it is one that is served: names are the peer's to invent. */
+static void tell_refused(struct assay_server *server, const char *method, enum assay_status status)
+{
+    const struct assay_service_row *row;
+    unsigned index;
+    const struct assay_wire_call told = {.is_server = true,
+                                         .method = find_method(server, method, &row, &index) ? method : "unknown",
+                                         .trace_id = "",
+                                         .status = status,
+                                         .begin_us = assay_now_us(),
+                                         .end_us = assay_now_us()};
+    assay_wire_began(true);
+    assay_wire_ended(&told);
 }
 
 static void refuse(struct assay_server *server, struct assay_peer *peer, uint64_t call_id, struct assay_err *err)
@@ -117,8 +134,10 @@ static bool on_header(struct assay_server *server, struct assay_peer *peer, stru
     case ASSAY__V1__FRAME_KIND__FRAME_KIND_REQUEST:
         if (call)
             return false;
-        if (open_call(server, peer, frames, header, &err) != ASSAY_OK)
+        if (open_call(server, peer, frames, header, &err) != ASSAY_OK) {
             refuse(server, peer, header->call_id, &err);
+            tell_refused(server, header->method, err.status);
+        }
         return true;
     case ASSAY__V1__FRAME_KIND__FRAME_KIND_PING:
         pong(server, peer, header->call_id);
@@ -173,7 +192,9 @@ static void on_readable(void *arg, short revents)
 static void on_tick(void *arg)
 {
     struct assay_server *server = arg;
-    assay_peers_tick(server, assay_now_ms());
+    int64_t now_ms = assay_now_ms();
+    atomic_store(&server->ticked_ms, now_ms);
+    assay_peers_tick(server, now_ms);
 }
 
 static enum assay_status bind_socket(struct assay_server *server, const char *endpoint, struct assay_err *err)
@@ -227,8 +248,11 @@ enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint
     server->sweep = (struct assay_wake){.fn = assay_peers_sweep, .arg = server};
     if (getrandom(&server->instance, sizeof server->instance, 0) != sizeof server->instance)
         server->instance = (uint64_t)assay_now_us() ^ (uint64_t)assay_wall_ms() << 20;
+    atomic_init(&server->serving, true);
+    atomic_init(&server->ticked_ms, assay_now_ms());
     server->health = assay_health_new(server);
     assay_reflection_add(server);
+    assay_trace_add(server);
     enum assay_status status = ASSAY_OK;
     if (!server->health)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a server");
@@ -287,7 +311,18 @@ void assay_server_add(struct assay_server *server, const ProtobufCServiceDescrip
 
 void assay_server_set_serving(struct assay_server *server, bool serving)
 {
+    atomic_store(&server->serving, serving);
     assay_health_set(server->health, serving);
+}
+
+bool assay_server_is_serving(const struct assay_server *server)
+{
+    return atomic_load(&server->serving);
+}
+
+int64_t assay_server_ticked_ms(const struct assay_server *server)
+{
+    return atomic_load(&server->ticked_ms);
 }
 
 uint64_t assay_server_dropped(const struct assay_server *server)

@@ -33,12 +33,16 @@ void assay_server_free(struct assay_server *server);
 const char *assay_server_endpoint(const struct assay_server *server);
 
 /* Adds a service before the loop runs: handlers[i] serves descriptor->methods[i]; NULL answers UNIMPLEMENTED.
- * `assay.v1.Health` and `assay.v1.Reflection` are there without asking. */
+ * `assay.v1.Health`, `assay.v1.Reflection` and `assay.v1.Trace` are there without asking. */
 void assay_server_add(struct assay_server *server, const ProtobufCServiceDescriptor *descriptor,
                       const assay_method_fn *handlers, void *service);
 
 /* Loop thread: what Health/Check answers for the whole server; SERVING from the start. */
 void assay_server_set_serving(struct assay_server *server, bool serving);
+
+/* Any thread: what was set last, and when (monotonic) the loop last looked after its peers, as it does every second. */
+bool assay_server_is_serving(const struct assay_server *server);
+int64_t assay_server_ticked_ms(const struct assay_server *server);
 
 /* Loop thread: messages that were dropped, as no answer to them was possible. */
 uint64_t assay_server_dropped(const struct assay_server *server);

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <pthread.h>
+#include <stdatomic.h>
 
 #include "common/wire/envelope.h"
 #include "common/wire/loop_internal.h"
@@ -51,6 +52,9 @@ struct assay_server {
     struct assay_call *calls;                     /* all that a handler has not ended, cancelled ones too */
     size_t calls_count, calls_bytes;
     uint64_t dropped;
+    /* Any thread. */
+    atomic_bool serving;
+    atomic_int_fast64_t ticked_ms;
 };
 
 struct assay_call {
@@ -74,6 +78,12 @@ struct assay_call {
     ProtobufCMessage *request;
     struct assay_incoming *incoming;
     char trace_id[ASSAY_WIRE_TRACE_DIGITS + 1];
+    char full_method[ASSAY_WIRE_METHOD_BYTES_MAX + 1];
+    int64_t begin_us;
+    /* For the observer: under lock until the call has ended. */
+    enum assay_status outcome;
+    int64_t end_us; /* 0: it has not */
+    uint64_t sent_bytes;
     /* Loop thread. */
     struct assay_peer *peer; /* NULL: closed on the wire */
     struct assay_call *peer_prev, *peer_next, *id_next, *prev, *next;

@@ -1,0 +1,199 @@
+#include "common/wire/observe.h"
+
+#include <stdatomic.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/clock.h"
+#include "common/base/exit_code.h"
+#include "common/obs/http.h"
+#include "common/obs/process.h"
+#include "common/obs/spans.h"
+#include "common/wire/rpc_metrics.h"
+#include "common/wire/trace_service.h"
+#include "proto/rpc.pb-c.h"
+
+/* The server's loop looks at its peers every second. */
+#define STUCK_MS 10000
+#define PROBE_MS 3000
+#define HEALTH_CHECK 0
+
+struct assay_observe {
+    struct assay_observe_options options;
+    struct assay_metrics *metrics;
+    struct assay_http *http;
+    const struct assay_server *server;
+    struct assay_member *_Atomic member;
+};
+
+/* --- pages --- */
+
+static enum assay_status fill_metrics(void *arg, struct assay_buf *body, struct assay_err *err)
+{
+    struct assay_observe *observe = arg;
+    (void)err;
+    assay_metrics_print(observe->metrics, body);
+    return ASSAY_OK;
+}
+
+static enum assay_status fill_health(void *arg, struct assay_buf *body, struct assay_err *err)
+{
+    const struct assay_observe *observe = arg;
+    int64_t still_ms = assay_now_ms() - assay_server_ticked_ms(observe->server);
+    if (still_ms > STUCK_MS)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the loop has stood still for %lld ms", (long long)still_ms);
+    assay_buf_str(body, "ok\n");
+    return ASSAY_OK;
+}
+
+static enum assay_status fill_ready(void *arg, struct assay_buf *body, struct assay_err *err)
+{
+    struct assay_observe *observe = arg;
+    struct assay_member *member = atomic_load(&observe->member);
+    if (!assay_server_is_serving(observe->server))
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the service takes no calls: it starts or ends");
+    if (member && assay_member_id(member, 0) == 0)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the service is not registered with the coordinator");
+    return fill_health(arg, body, err);
+}
+
+/* --- the service's side --- */
+
+enum assay_status assay_observe_start(const struct assay_observe_options *options, const char *service,
+                                      const char *precision, struct assay_observe **ret, struct assay_err *err)
+{
+    char process[64];
+    struct assay_observe *observe = calloc(1, sizeof *observe);
+    struct assay_metrics *metrics = observe ? assay_metrics_new() : NULL;
+    if (!metrics) {
+        free(observe);
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the metrics of the service");
+    }
+    observe->options = *options;
+    observe->metrics = metrics;
+    snprintf(process, sizeof process, "%s%s%s", service, precision[0] ? " " : "", precision);
+    assay_trace_identify(process);
+    assay_process_metrics_add(metrics, service, precision);
+    assay_rpc_metrics_install(metrics);
+    assay_spans_measure(metrics);
+    *ret = observe;
+    return ASSAY_OK;
+}
+
+struct assay_metrics *assay_observe_metrics(struct assay_observe *observe)
+{
+    return observe->metrics;
+}
+
+enum assay_status assay_observe_serve(struct assay_observe *observe, const struct assay_server *server,
+                                      struct assay_err *err)
+{
+    const struct assay_http_page pages[] = {
+        {"/metrics", "text/plain; version=0.0.4; charset=utf-8", fill_metrics, observe},
+        {"/healthz", "text/plain; charset=utf-8", fill_health, observe},
+        {"/readyz", "text/plain; charset=utf-8", fill_ready, observe},
+    };
+    const struct assay_http_options options = {.endpoint = observe->options.http,
+                                               .token_file = observe->options.http_token_file,
+                                               .is_open = observe->options.http_open,
+                                               .pages = pages,
+                                               .pages_count = ASSAY_COUNT(pages)};
+    observe->server = server;
+    return options.endpoint && options.endpoint[0] ? assay_http_start(&options, &observe->http, err) : ASSAY_OK;
+}
+
+void assay_observe_member(struct assay_observe *observe, struct assay_member *member)
+{
+    atomic_store(&observe->member, member);
+}
+
+const char *assay_observe_url(const struct assay_observe *observe)
+{
+    return observe->http ? assay_http_url(observe->http) : "";
+}
+
+void assay_observe_close(struct assay_observe *observe)
+{
+    if (!observe)
+        return;
+    assay_http_stop(assay_steal(&observe->http));
+}
+
+void assay_observe_free(struct assay_observe *observe)
+{
+    if (!observe)
+        return;
+    assay_observe_close(observe);
+    assay_spans_measure(NULL);
+    assay_rpc_metrics_install(NULL);
+    assay_metrics_free(observe->metrics);
+    free(observe);
+}
+
+/* --- the probe --- */
+
+/* Where to ask a server that listens on all addresses. */
+static void reachable(const char *endpoint, char *ret, size_t bytes)
+{
+    static const struct {
+        const char *any, *here;
+    } hosts[] = {
+        {"tcp://0.0.0.0:", "tcp://127.0.0.1:"}, {"tcp://[::]:", "tcp://[::1]:"}, {"tcp://*:", "tcp://127.0.0.1:"}};
+    for (size_t i = 0; i < ASSAY_COUNT(hosts); i++) {
+        size_t length = strlen(hosts[i].any);
+        if (strncmp(endpoint, hosts[i].any, length) == 0) {
+            snprintf(ret, bytes, "%s%s", hosts[i].here, endpoint + length);
+            return;
+        }
+    }
+    snprintf(ret, bytes, "%s", endpoint);
+}
+
+static enum assay_status ask(struct assay_client *client, struct assay_err *err)
+{
+    Assay__V1__HealthCheckRequest request = ASSAY__V1__HEALTH_CHECK_REQUEST__INIT;
+    const struct assay_call_options options = {.deadline_ms = PROBE_MS, .wait_for_ready = true};
+    struct assay_reply *reply = NULL;
+    enum assay_status status =
+        assay_call_unary(client, &assay__v1__health__descriptor, HEALTH_CHECK, &request.base, &options, &reply, err);
+    if (status != ASSAY_OK)
+        return status;
+    const Assay__V1__HealthCheckReply *health = assay_reply_message(reply);
+    if (health->status != ASSAY__V1__SERVING_STATUS__SERVING_STATUS_SERVING)
+        status = assay_err_set(err, ASSAY_UNAVAILABLE, "the service answers that it does not serve");
+    assay_reply_free(reply);
+    return status;
+}
+
+int assay_observe_probe(const char *program, const struct assay_observe_options *options, const char *endpoint)
+{
+    char address[512];
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_loop *loop = NULL;
+    struct assay_client *client = NULL;
+    if (options->probe_endpoint)
+        endpoint = options->probe_endpoint;
+    if (!endpoint || !endpoint[0]) {
+        fprintf(stderr, "%s: --health: give --endpoint, or the --listen that the service has\n", program);
+        return ASSAY_EXIT_USAGE;
+    }
+    reachable(endpoint, address, sizeof address);
+    enum assay_status status = assay_loop_new(&loop, &err);
+    if (status == ASSAY_OK)
+        status = assay_client_new(loop, address, &client, &err);
+    bool runs = false;
+    if (status == ASSAY_OK) {
+        status = assay_loop_start(loop, &err);
+        runs = status == ASSAY_OK;
+    }
+    if (status == ASSAY_OK)
+        status = ask(client, &err);
+    assay_client_free(client);
+    if (runs)
+        assay_loop_stop_join(loop);
+    assay_loop_free(loop);
+    if (status != ASSAY_OK)
+        fprintf(stderr, "%s: %s: %s\n", program, address, err.text);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : ASSAY_EXIT_FAIL;
+}
