@@ -7,6 +7,7 @@ typedef int (*assay_command_fn)(int argc, char **argv);
 
 int assay_command_bench(int argc, char **argv);
 int assay_command_cache(int argc, char **argv);
+int assay_command_chat(int argc, char **argv);
 int assay_command_compare_logits(int argc, char **argv);
 int assay_command_dequantize(int argc, char **argv);
 int assay_command_down(int argc, char **argv);

@@ -24,6 +24,7 @@ static const struct command_row {
     {"import", assay_command_import, "make a checkpoint of a GGUF file"},
     {"bench", assay_command_bench, "measure speed and memory beside the machine's own peak"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
+    {"chat", assay_command_chat, "the prompt that a model's chat template makes of a conversation"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},
 };

@@ -12,6 +12,11 @@
 #define ASSAY_JSON_FILE_BYTES_MAX (64u * 1024 * 1024)
 /* tokenizer.json of 256k-entry vocabularies is 35 MB. */
 #define ASSAY_TOKENIZER_FILE_BYTES_MAX (256u * 1024 * 1024)
+/* Chat templates are below 100 kB; a model has one or a few by name. */
+#define ASSAY_CHAT_TEMPLATE_BYTES_MAX (4u * 1024 * 1024)
+#define ASSAY_CHAT_TEMPLATES_MAX 64
+/* Messages, tools and variables of one conversation. */
+#define ASSAY_CHAT_MESSAGES_BYTES_MAX (16u * 1024 * 1024)
 /* GGUF metadata: keys (files in use have below 100), bytes of one text (chat templates are below 100 kB), elements of
  * one array (merges of the largest vocabularies are below a million). */
 #define ASSAY_GGUF_KEYS_MAX (1u << 16)

@@ -20,3 +20,11 @@ int assay_hf_encode(const struct assay_hf *hf, const uint8_t *text, size_t len, 
 /* NUL-terminated; *ret_len does not count the NUL. */
 int assay_hf_decode(const struct assay_hf *hf, const int32_t *ids, size_t count, int skip_special, char **ret,
                     size_t *ret_len, char *error, size_t error_bytes);
+
+struct assay_hf_chat;
+
+int assay_hf_chat_new(const uint8_t *source, size_t len, struct assay_hf_chat **ret, char *error, size_t error_bytes);
+void assay_hf_chat_free(struct assay_hf_chat *chat); /* NULL is fine */
+/* `variables` is a JSON object. NUL-terminated; *ret_len does not count the NUL. */
+int assay_hf_chat_render(const struct assay_hf_chat *chat, const uint8_t *variables, size_t len, int64_t now_s,
+                         char **ret, size_t *ret_len, char *error, size_t error_bytes);

@@ -1,4 +1,7 @@
-//! The tokenizers library behind C functions; assay_hf.h is the contract. Panics stop at this boundary and become errors.
+//! The tokenizers library and chat templates behind C functions; assay_hf.h is the contract. Panics stop at this boundary and become errors.
+
+mod chat;
+mod python;
 
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -44,7 +47,7 @@ unsafe fn guard(work: impl FnOnce() -> Outcome<()>, error: *mut c_char, error_by
             .map(String::as_str)
             .or_else(|| payload.downcast_ref::<&str>().copied())
             .unwrap_or("unknown reason");
-        Err(format!("the tokenizers library gave up: {reason}"))
+        Err(format!("the library gave up: {reason}"))
     });
     match outcome {
         Ok(()) => 0,
@@ -181,6 +184,56 @@ pub unsafe extern "C" fn assay_hf_decode(
 ) -> c_int {
     let work = || {
         let text = decode(&*tokenizer, borrow(ids, count), skip_special != 0)?;
+        *ret = hand_out(text.as_bytes())?.cast::<c_char>();
+        *ret_len = text.len();
+        Ok(())
+    };
+    guard(work, error, error_bytes)
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn assay_hf_chat_new(
+    source: *const u8,
+    len: usize,
+    ret: *mut *mut chat::Template,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> c_int {
+    silence_panics();
+    let work = || {
+        let source = std::str::from_utf8(borrow(source, len)).map_err(|e| format!("not UTF-8: {e}"))?;
+        *ret = Box::into_raw(Box::new(chat::Template::new(source)?));
+        Ok(())
+    };
+    guard(work, error, error_bytes)
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn assay_hf_chat_free(template: *mut chat::Template) {
+    if !template.is_null() {
+        drop(Box::from_raw(template));
+    }
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn assay_hf_chat_render(
+    template: *const chat::Template,
+    variables: *const u8,
+    len: usize,
+    now_s: i64,
+    ret: *mut *mut c_char,
+    ret_len: *mut usize,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> c_int {
+    let work = || {
+        let text = (*template).render(borrow(variables, len), now_s)?;
         *ret = hand_out(text.as_bytes())?.cast::<c_char>();
         *ret_len = text.len();
         Ok(())

@@ -1,0 +1,2 @@
+assay_test(test_template TIER quick SOURCES test_template.c USES assay_tokenizer)
+assay_test(test_chat TIER quick SOURCES test_chat.c USES assay_corpus)
