@@ -8,6 +8,7 @@
 #include "common/wire/client.h"
 #include "common/wire/server.h"
 #include "services/coordinator/job.h"
+#include "services/coordinator/latency.h"
 #include "services/coordinator/registry.h"
 #include "services/coordinator/scheduler.h"
 
@@ -33,6 +34,8 @@ struct assay_coordinator {
     size_t plans; /* PlanJob calls in the making */
     bool stopping;
     bool wake_posted;
+    size_t calls_parked;            /* Lease calls that wait for work */
+    struct assay_latency decisions; /* of leases, with their replies filled */
 
     struct assay_serve *serve; /* the loop thread's own */
 };

@@ -229,9 +229,9 @@ static void note_rates(struct assay_job *job)
     for (size_t i = 0; i < job->plan.variants_count; i++) {
         const struct assay_job_run *run = &job->runs[i];
         const struct assay_variant_id *id = &job->plan.variants[i].id;
-        uint64_t rate[2] = {run->compute_us, run->chunks_run};
+        uint64_t rate[2] = {run->compute_us, job->record->results[i]->chunks_run};
         uint64_t cached = job->plan.variants[i].same_as == i ? job->record->results[i]->chunks_cached : 0;
-        if (run->chunks_run) {
+        if (rate[1]) {
             const struct assay_put put = {"rates", id, sizeof *id, rate, sizeof rate};
             struct assay_err err = ASSAY_ERR_INIT;
             if (assay_store_put(c->store, &put, 1, &err) != ASSAY_OK)
@@ -273,8 +273,8 @@ static void close_runs(struct assay_job *job)
         if (!run->run)
             continue;
         Assay__V1__VariantResult *result = job->record->results[i];
-        result->has_chunks_run = result->has_compute_us = result->has_tokens_run = true;
-        result->chunks_run = run->chunks_run;
+        assay_job_note_run(run);
+        result->has_compute_us = result->has_tokens_run = true;
         result->tokens_run = run->tokens_run;
         result->compute_us = run->compute_us;
         assay_scheduler_remove(job->coordinator->scheduler, run->run);

@@ -16,6 +16,12 @@ void assay_job_set_string(char **string, const char *text)
     *string = strdup(text);
 }
 
+static uint64_t next_number(void)
+{
+    static atomic_uint_fast64_t last;
+    return atomic_fetch_add(&last, 1) + 1;
+}
+
 /* A deep copy of a message, all on the heap. */
 static void *copy_message(const ProtobufCMessage *message)
 {
@@ -46,6 +52,7 @@ struct assay_job *assay_job_new(struct assay_coordinator *coordinator, const Ass
         return NULL;
     }
     randombytes_buf(id, ASSAY_JOB_ID_BYTES);
+    job->number = next_number();
     record->has_job_id = true;
     record->job_id = (ProtobufCBinaryData){ASSAY_JOB_ID_BYTES, id};
     record->has_state = true;
@@ -70,6 +77,7 @@ struct assay_job *assay_job_load(struct assay_coordinator *coordinator, const vo
         return NULL;
     }
     job->coordinator = coordinator;
+    job->number = next_number();
     job->next_sequence = 1;
     return job;
 }
@@ -234,6 +242,17 @@ enum assay_status assay_job_load_events(struct assay_job *job, struct assay_stor
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the event log of a job");
     job->next_sequence = (job->next_sequence / SEQUENCE_EPOCH + 1) * SEQUENCE_EPOCH;
     return status;
+}
+
+void assay_job_note_run(struct assay_job_run *run)
+{
+    struct assay_job *job = run->job;
+    Assay__V1__VariantResult *result = job->record->results[run - job->runs];
+    size_t done = assay_run_done(run->run), ran = assay_run_ran(run->run);
+    result->has_chunks_run = result->has_chunks_cached = true;
+    result->chunks_run = ran;
+    result->chunks_cached = done - ASSAY_MIN(ran, done);
+    assay_job_advance(job, run->phase, done, result->chunks_cached, assay_run_total(run->run));
 }
 
 void assay_job_note_progress(struct assay_job *job)

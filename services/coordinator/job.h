@@ -38,7 +38,7 @@ struct assay_job_run {
     struct assay_run *run; /* NULL while not in the scheduler */
     struct assay_job *job;
     size_t phase;
-    uint64_t chunks_run, tokens_run, compute_us;
+    uint64_t tokens_run, compute_us;
     struct assay_err failure; /* a failure that no retry mends */
 };
 
@@ -47,6 +47,7 @@ struct assay_coordinator;
 struct assay_job {
     struct assay_job *next;
     struct assay_coordinator *coordinator;
+    uint64_t number;        /* of this process: what the scheduler knows it by */
     Assay__V1__Job *record; /* all members on the heap; what is stored and sent */
     pthread_t thread;
     bool thread_started;
@@ -78,6 +79,9 @@ enum assay_status assay_job_commit(struct assay_job *job, struct assay_store *st
 /* Reads the events that are stored; part of a load. No lock. */
 enum assay_status assay_job_load_events(struct assay_job *job, struct assay_store *store,
                                         struct assay_err *err) ASSAY_MUST_USE;
+/* The counts of a run that is in the scheduler go into its phase and into the record. What another job ran for both
+ * counts as cached. */
+void assay_job_note_run(struct assay_job_run *run);
 /* Appends a progress event in memory when something changed since the last one. */
 void assay_job_note_progress(struct assay_job *job);
 /* The first event with a sequence of at least `from`; NULL when there is none yet. Valid while locked. */

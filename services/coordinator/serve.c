@@ -33,12 +33,15 @@ void assay_coordinator_changed(struct assay_coordinator *coordinator)
 }
 
 /* Locked. */
-static void fell_silent(void *arg, const struct assay_service *service)
+static void health_changed(void *arg, const struct assay_service *service)
 {
     struct assay_coordinator *c = arg;
-    size_t leases = assay_scheduler_drop_service(c->scheduler, service->id);
-    assay_log(ASSAY_LOG_WARN, "service fell silent pid=%u precision=%s leases_returned=%zu", service->pid,
-              service->precision[0] ? service->precision : "-", leases);
+    size_t leases = 0;
+    if (service->health == ASSAY_HEALTH_DEAD)
+        leases = assay_scheduler_drop_service(c->scheduler, service->id);
+    assay_log(ASSAY_LOG_WARN, "service is %s pid=%u precision=%s leases_returned=%zu",
+              assay_health_name(service->health), service->pid, service->precision[0] ? service->precision : "-",
+              leases);
     assay_coordinator_changed(c);
 }
 
@@ -48,9 +51,10 @@ static void tick(void *arg)
     struct assay_coordinator *c = serve->coordinator;
     int64_t now_ms = assay_now_ms();
     pthread_mutex_lock(&c->lock);
-    assay_registry_tick(&c->registry, now_ms, fell_silent, c);
+    assay_registry_tick(&c->registry, now_ms, health_changed, c);
     if (assay_scheduler_expire(c->scheduler, now_ms))
         assay_log(ASSAY_LOG_WARN, "a lease ended without progress");
+    assay_serve_note_runs(c);
     for (struct assay_job *job = c->jobs; job; job = job->next)
         assay_job_note_progress(job);
     pthread_mutex_unlock(&c->lock);
@@ -68,8 +72,10 @@ static void register_service(struct assay_call *call, void *service)
     struct assay_coordinator *c = service;
     const Assay__V1__RegisterRequest *request = assay_call_request(call);
     struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_service entry = {
-        .kind = (enum assay_service_kind)request->kind, .pid = request->pid, .threads = request->threads};
+    struct assay_service entry = {.kind = (enum assay_service_kind)request->kind,
+                                  .pid = request->pid,
+                                  .threads = request->threads,
+                                  .memory_bytes = request->memory_bytes};
     if (request->kind < ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE ||
         request->kind > ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR) {
         assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "unknown kind of service %d", (int)request->kind);
@@ -127,8 +133,21 @@ struct service_message {
     Assay__V1__ServiceInfo info;
     Assay__V1__RegisterRequest registration;
     Assay__V1__ServiceCounters counters;
+    ProtobufCBinaryData loaded[ASSAY_LOADED_MAX];
     struct assay_service entry;
 };
+
+static const char *state_of(const struct assay_service *service, bool leased)
+{
+    switch (service->health) {
+    case ASSAY_HEALTH_ALIVE:
+        return leased ? "leased" : "ready";
+    case ASSAY_HEALTH_SUSPECT:
+        return "suspect";
+    default:
+        return "silent";
+    }
+}
 
 static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
 {
@@ -136,6 +155,8 @@ static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
     assay__v1__register_request__init(&m->registration);
     assay__v1__service_counters__init(&m->counters);
     m->registration.has_kind = m->registration.has_pid = m->registration.has_threads = true;
+    m->registration.has_memory_bytes = m->entry.memory_bytes > 0;
+    m->registration.memory_bytes = m->entry.memory_bytes;
     m->registration.kind = (Assay__V1__ServiceKind)m->entry.kind;
     m->registration.pid = m->entry.pid;
     m->registration.threads = m->entry.threads;
@@ -160,7 +181,11 @@ static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
     m->info.silent_ms = (uint64_t)(now_ms - m->entry.seen_ms);
     m->info.registration = &m->registration;
     m->info.counters = &m->counters;
-    m->info.state = (char *)(uintptr_t)(m->entry.silent ? "silent" : leased ? "leased" : "ready");
+    m->info.state = (char *)(uintptr_t)state_of(&m->entry, leased);
+    m->info.n_loaded_variant_ids = m->entry.loaded_count;
+    m->info.loaded_variant_ids = m->loaded;
+    for (size_t i = 0; i < m->entry.loaded_count; i++)
+        m->loaded[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, m->entry.loaded[i].digest.bytes};
 }
 
 static void list_services(struct assay_call *call, void *service)
@@ -170,10 +195,15 @@ static void list_services(struct assay_call *call, void *service)
     size_t count = c->registry.count;
     struct service_message *messages = calloc(ASSAY_MAX(count, 1), sizeof *messages);
     Assay__V1__ServiceInfo **infos = calloc(ASSAY_MAX(count, 1), sizeof *infos);
-    for (size_t i = 0; messages && infos && i < count; i++) {
-        messages[i].entry = c->registry.at[i];
-        fill_service(&messages[i], assay_scheduler_has_lease(c->scheduler, messages[i].entry.id), assay_now_ms());
-        infos[i] = &messages[i].info;
+    size_t filled = 0;
+    for (int kind = 1; messages && infos && kind < ASSAY_SERVICE_KINDS; kind++) {
+        const struct assay_service *entry = NULL;
+        while ((entry = assay_registry_next(&c->registry, (enum assay_service_kind)kind, entry))) {
+            struct service_message *message = &messages[filled];
+            message->entry = *entry;
+            fill_service(message, assay_scheduler_has_lease(c->scheduler, entry->id), assay_now_ms());
+            infos[filled++] = &message->info;
+        }
     }
     pthread_mutex_unlock(&c->lock);
     if (messages && infos) {
@@ -217,11 +247,7 @@ void assay_serve_free(struct assay_serve *serve)
 {
     if (!serve)
         return;
-    while (serve->parked) {
-        struct assay_parked *next = serve->parked->next;
-        free(serve->parked);
-        serve->parked = next;
-    }
+    assay_serve_benches_free(serve);
     assay_serve_watchers_free(serve);
     free(serve);
 }

@@ -5,10 +5,20 @@
 
 /* A Lease call without work, until its time is over. */
 struct assay_parked {
-    struct assay_parked *next;
+    struct assay_parked *prev, *next; /* in its bench */
+    struct assay_bench *bench;
     struct assay_call *call;
     struct assay_serve *serve;
-    int64_t until_ms;
+    uint64_t timer;
+};
+
+/* Parked calls of workers with one precision and numerics id, the oldest first: looked at only when there is work for
+ * them. */
+struct assay_bench {
+    struct assay_bench *next;
+    char precision[32];
+    char numerics[64];
+    struct assay_parked *first, *last;
 };
 
 /* A WatchEvents or WatchDemand call. */
@@ -24,15 +34,18 @@ struct assay_watcher {
 struct assay_serve {
     struct assay_coordinator *coordinator;
     uint64_t timer;
-    struct assay_parked *parked;
+    struct assay_bench *benches;
     struct assay_watcher *watchers;
 };
 
 extern const assay_method_fn assay_serve_work_methods[];
 extern const assay_method_fn assay_serve_coordinator_methods[];
 
-/* serve_work.c: tries parked leases again, ends those whose time is over. */
+/* serve_work.c: tries parked leases again for which there may be work now. */
 void assay_serve_parked(struct assay_serve *serve);
+void assay_serve_benches_free(struct assay_serve *serve);
+/* Locked: runs whose counts changed say so to their jobs. */
+void assay_serve_note_runs(struct assay_coordinator *coordinator);
 /* serve_watch.c */
 void assay_serve_watch_events(struct assay_call *call, void *service);
 void assay_serve_watch_demand(struct assay_call *call, void *service);

@@ -8,7 +8,6 @@
 #include "services/coordinator/driver.h"
 #include "services/coordinator/serve.h"
 
-#define CHUNKS_MAX 4096
 #define WAIT_MS_MAX 60000
 
 /* What a LeaseReply needs beside the message itself. */
@@ -67,7 +66,7 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     Assay__V1__LeaseReply *message = &r->message;
     message->has_lease_id = message->has_lease_ms = true;
     message->lease_id = lease->id;
-    message->lease_ms = ASSAY_LEASE_MS;
+    message->lease_ms = (uint64_t)lease->lease_ms;
     message->variant = &r->variant.variant;
     message->evaluator_endpoint = r->evaluator;
     message->n_chunk_keys = message->n_chunk_tokens = message->n_score_begin = message->n_score_end = lease->count;
@@ -81,33 +80,55 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     return true;
 }
 
+/* Locked: which models the worker says it has loaded. */
+static void note_loaded(struct assay_service *service, const Assay__V1__LeaseRequest *request)
+{
+    size_t count = 0;
+    for (size_t i = 0; i < request->n_loaded_variant_ids && count < ASSAY_LOADED_MAX; i++)
+        if (request->loaded_variant_ids[i].len == ASSAY_DIGEST_BYTES)
+            memcpy(service->loaded[count++].digest.bytes, request->loaded_variant_ids[i].data, ASSAY_DIGEST_BYTES);
+    if (count == 0 && request->has_loaded_variant_id && request->loaded_variant_id.len == ASSAY_DIGEST_BYTES)
+        memcpy(service->loaded[count++].digest.bytes, request->loaded_variant_id.data, ASSAY_DIGEST_BYTES);
+    service->loaded_count = count;
+}
+
+/* Locked: a lease for the caller, its reply filled. */
+static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *request, struct lease_reply *r)
+{
+    const struct assay_service *service = assay_registry_find(&c->registry, request->service_id);
+    const struct assay_service *evaluator = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR);
+    if (!service || !evaluator || service->health != ASSAY_HEALTH_ALIVE)
+        return false;
+    const struct assay_ask ask = {.service_id = service->id,
+                                  .precision = service->precision,
+                                  .numerics_id = service->numerics,
+                                  .loaded = service->loaded,
+                                  .loaded_count = service->loaded_count,
+                                  .chunks_max = ASSAY_MIN(ASSAY_MAX(request->chunks_max, 1u), ASSAY_LEASE_CHUNKS_MAX),
+                                  .batch_chunks = ASSAY_MIN(request->batch_chunks, ASSAY_LEASE_CHUNKS_MAX),
+                                  .workers = assay_registry_workers(&c->registry, service->precision)};
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_lease lease;
+    if (!assay_scheduler_lease(c->scheduler, &ask, assay_now_ms(), &lease, &err)) {
+        if (err.status != ASSAY_OK)
+            assay_log(ASSAY_LOG_ERROR, "cannot lend chunks reason=\"%s\"", err.text);
+        return false;
+    }
+    bool filled = lease_reply_fill(&lease, evaluator->endpoint, r);
+    if (!filled)
+        assay_scheduler_return(c->scheduler, service->id, lease.id, false, "");
+    return filled;
+}
+
 /* Answers the call with a lease if there is work for it. Keys point into the plan, which outlives the call's packing: a
  * job frees its plan only after its runs are out of the scheduler and its thread has ended. */
 static bool try_lease(struct assay_coordinator *c, struct assay_call *call)
 {
-    const Assay__V1__LeaseRequest *request = assay_call_request(call);
     struct lease_reply r = {.message = ASSAY__V1__LEASE_REPLY__INIT};
-    struct assay_variant_id loaded;
-    bool has_loaded = request->has_loaded_variant_id && request->loaded_variant_id.len == ASSAY_DIGEST_BYTES;
-    if (has_loaded)
-        memcpy(loaded.digest.bytes, request->loaded_variant_id.data, ASSAY_DIGEST_BYTES);
-    struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_lease lease;
-    bool filled = false;
+    int64_t begun_us = assay_now_us();
     pthread_mutex_lock(&c->lock);
-    const struct assay_service *service = assay_registry_find(&c->registry, request->service_id);
-    const struct assay_service *evaluator = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR);
-    size_t chunks_max = ASSAY_MIN(ASSAY_MAX(request->chunks_max, 1u), (uint32_t)CHUNKS_MAX);
-    bool leased =
-        service && evaluator &&
-        assay_scheduler_lease(c->scheduler, service->id, service->precision, service->numerics,
-                              has_loaded ? &loaded : NULL, chunks_max,
-                              assay_registry_workers(&c->registry, service->precision), assay_now_ms(), &lease, &err);
-    if (leased) {
-        filled = lease_reply_fill(&lease, evaluator->endpoint, &r);
-        if (!filled)
-            assay_scheduler_return(c->scheduler, service->id, lease.id, false, "");
-    }
+    bool filled = grant(c, assay_call_request(call), &r);
+    assay_latency_note(&c->decisions, assay_now_us() - begun_us);
     pthread_mutex_unlock(&c->lock);
     if (filled) {
         const struct assay_attachment ids = {r.ids, r.shape[0] * sizeof *r.ids, assay_attachment_free, NULL};
@@ -125,27 +146,122 @@ static void reply_no_work(struct assay_call *call)
     assay_call_reply(call, &reply.base, NULL, 0);
 }
 
+/* --- parked calls --- */
+
+static struct assay_bench *bench_get(struct assay_serve *serve, const char *precision, const char *numerics)
+{
+    struct assay_bench *bench = serve->benches;
+    while (bench && (strcmp(bench->precision, precision) != 0 || strcmp(bench->numerics, numerics) != 0))
+        bench = bench->next;
+    if (bench)
+        return bench;
+    bench = calloc(1, sizeof *bench);
+    if (!bench)
+        return NULL;
+    snprintf(bench->precision, sizeof bench->precision, "%s", precision);
+    snprintf(bench->numerics, sizeof bench->numerics, "%s", numerics);
+    bench->next = serve->benches;
+    serve->benches = bench;
+    return bench;
+}
+
+static void unpark(struct assay_parked *parked)
+{
+    struct assay_bench *bench = parked->bench;
+    *(parked->prev ? &parked->prev->next : &bench->first) = parked->next;
+    *(parked->next ? &parked->next->prev : &bench->last) = parked->prev;
+    assay_loop_timer_cancel(parked->serve->coordinator->loop, parked->timer);
+    parked->serve->coordinator->calls_parked--;
+    free(parked);
+}
+
+static void parked_over(void *arg)
+{
+    struct assay_parked *parked = arg;
+    struct assay_call *call = parked->call;
+    unpark(parked);
+    reply_no_work(call);
+}
+
 static void parked_cancelled(void *arg)
 {
     struct assay_parked *parked = arg;
-    struct assay_parked **at = &parked->serve->parked;
-    while (*at != parked)
-        at = &(*at)->next;
-    *at = parked->next;
+    struct assay_call *call = parked->call;
     struct assay_err err;
+    unpark(parked);
     assay_err_set(&err, ASSAY_CANCELLED, "the worker gave up waiting for a lease");
-    assay_call_fail(parked->call, &err);
-    free(parked);
+    assay_call_fail(call, &err);
 }
+
+/* Keeps the call until there is work or its time is over. */
+static void park(struct assay_serve *serve, struct assay_call *call, struct assay_bench *bench, int64_t wait_ms)
+{
+    struct assay_parked *parked = bench ? malloc(sizeof *parked) : NULL;
+    if (!parked) {
+        reply_no_work(call);
+        return;
+    }
+    *parked = (struct assay_parked){.prev = bench->last, .bench = bench, .call = call, .serve = serve};
+    *(bench->last ? &bench->last->next : &bench->first) = parked;
+    bench->last = parked;
+    serve->coordinator->calls_parked++;
+    parked->timer = assay_loop_timer(serve->coordinator->loop, wait_ms, 0, parked_over, parked);
+    if (parked->timer == 0) {
+        parked_over(parked);
+        return;
+    }
+    assay_call_on_cancel(call, parked_cancelled, parked);
+}
+
+static bool bench_has_work(struct assay_coordinator *c, const struct assay_bench *bench)
+{
+    pthread_mutex_lock(&c->lock);
+    bool has = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR) &&
+               assay_scheduler_has_work(c->scheduler, bench->precision, bench->numerics, assay_now_ms());
+    pthread_mutex_unlock(&c->lock);
+    return has;
+}
+
+void assay_serve_parked(struct assay_serve *serve)
+{
+    for (struct assay_bench *bench = serve->benches; bench; bench = bench->next) {
+        struct assay_parked *next = bench->first;
+        while (next && bench_has_work(serve->coordinator, bench)) {
+            struct assay_parked *parked = next;
+            next = parked->next;
+            if (try_lease(serve->coordinator, parked->call))
+                unpark(parked);
+        }
+    }
+}
+
+void assay_serve_benches_free(struct assay_serve *serve)
+{
+    while (serve->benches) {
+        struct assay_bench *bench = serve->benches;
+        while (bench->first)
+            unpark(bench->first);
+        serve->benches = bench->next;
+        free(bench);
+    }
+}
+
+/* --- Lease --- */
 
 static void lease_chunks(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
     const Assay__V1__LeaseRequest *request = assay_call_request(call);
     struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_bench *bench = NULL;
     pthread_mutex_lock(&c->lock);
     bool known = assay_registry_seen(&c->registry, request->service_id, NULL, assay_now_ms());
     bool stopping = c->stopping;
+    if (known) {
+        struct assay_service *worker = assay_registry_find(&c->registry, request->service_id);
+        note_loaded(worker, request);
+        bench = bench_get(c->serve, worker->precision, worker->numerics);
+    }
     pthread_mutex_unlock(&c->lock);
     if (!known || stopping) {
         if (!known)
@@ -157,33 +273,19 @@ static void lease_chunks(struct assay_call *call, void *service)
     }
     if (try_lease(c, call))
         return;
-    struct assay_parked *parked = request->wait_ms ? malloc(sizeof *parked) : NULL;
-    if (!parked) {
+    if (request->wait_ms)
+        park(c->serve, call, bench, (int64_t)ASSAY_MIN(request->wait_ms, (uint64_t)WAIT_MS_MAX));
+    else
         reply_no_work(call);
-        return;
-    }
-    int64_t wait_ms = (int64_t)ASSAY_MIN(request->wait_ms, (uint64_t)WAIT_MS_MAX);
-    *parked = (struct assay_parked){c->serve->parked, call, c->serve, assay_now_ms() + wait_ms};
-    c->serve->parked = parked;
-    assay_call_on_cancel(call, parked_cancelled, parked);
 }
 
-void assay_serve_parked(struct assay_serve *serve)
+/* --- Complete --- */
+
+void assay_serve_note_runs(struct assay_coordinator *c)
 {
-    int64_t now_ms = assay_now_ms();
-    struct assay_parked **at = &serve->parked;
-    while (*at) {
-        struct assay_parked *parked = *at;
-        bool over = now_ms >= parked->until_ms;
-        if (over)
-            reply_no_work(parked->call);
-        if (over || try_lease(serve->coordinator, parked->call)) {
-            *at = parked->next;
-            free(parked);
-        } else {
-            at = &parked->next;
-        }
-    }
+    struct assay_run *run;
+    while ((run = assay_scheduler_next_changed(c->scheduler)))
+        assay_job_note_run(assay_run_owner(run));
 }
 
 /* A failure that says something about the model or the machine's set-up, not about this try. */
@@ -202,7 +304,7 @@ static bool is_final(enum assay_status status)
     }
 }
 
-/* Locked: the keys of a message as ours; malloc, NULL when empty, out of memory or of a wrong size. */
+/* The keys of a message as ours; malloc, NULL when empty, out of memory or of a wrong size. */
 static struct assay_chunk_key *keys_of(const Assay__V1__CompleteRequest *request)
 {
     struct assay_chunk_key *keys = malloc(ASSAY_MAX(request->n_chunk_keys, 1) * sizeof *keys);
@@ -223,26 +325,24 @@ static bool apply_complete(struct assay_coordinator *c, const Assay__V1__Complet
     struct assay_run *run = NULL;
     size_t newly = 0;
     if (!assay_scheduler_complete(c->scheduler, request->service_id, request->lease_id, keys, request->n_chunk_keys,
-                                  assay_now_ms(), &run, &newly))
+                                  request->compute_us, assay_now_ms(), &run, &newly))
         return false;
-    struct assay_job_run *job_run = assay_run_owner(run);
-    struct assay_job *job = job_run->job;
-    job_run->chunks_run += newly;
-    job_run->tokens_run += request->tokens;
-    job_run->compute_us += request->compute_us;
-    size_t index = (size_t)(job_run - job->runs);
-    assay_job_advance(job, job_run->phase, assay_run_done(run), job->record->results[index]->chunks_cached,
-                      assay_run_total(run));
+    struct assay_job_run *job_run = run ? assay_run_owner(run) : NULL;
+    if (job_run) {
+        job_run->tokens_run += request->tokens;
+        job_run->compute_us += request->compute_us;
+    }
     if (request->failure && request->failure[0]) {
         enum assay_status status = (enum assay_status)request->failure_status;
         assay_log(ASSAY_LOG_WARN, "worker returned chunks variant=%s reason=\"%.300s\"",
-                  job->plan.variants[index].label, request->failure);
-        if (is_final(status))
+                  job_run ? job_run->job->plan.variants[job_run - job_run->job->runs].label : "-", request->failure);
+        if (job_run && is_final(status))
             assay_err_set(&job_run->failure, status, "%.400s", request->failure);
         assay_scheduler_return(c->scheduler, request->service_id, request->lease_id, status != ASSAY_UNAVAILABLE,
                                request->failure);
+        assay_coordinator_changed(c);
     }
-    assay_coordinator_changed(c);
+    assay_serve_note_runs(c);
     return true;
 }
 

@@ -78,15 +78,6 @@ enum assay_status assay_have_ask(struct assay_client *evaluator, const struct as
     return status;
 }
 
-/* Locked: the run's counts into its phase. */
-static void note_run(struct assay_job *job, size_t index)
-{
-    struct assay_job_run *run = &job->runs[index];
-    uint64_t cached = job->record->results[index]->chunks_cached;
-    assay_job_advance(job, run->phase, assay_run_done(run->run), cached, assay_run_total(run->run));
-    assay_coordinator_changed(job->coordinator);
-}
-
 static enum assay_status add_run(struct assay_job *job, size_t index, const struct assay_have *have,
                                  struct assay_err *err)
 {
@@ -98,16 +89,21 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
     if (run->run) {
         assay_run_reconcile(run->run, have->bits);
     } else {
-        status = assay_scheduler_add(c->scheduler, assay_scheme_name(variant->spec.scheme), &variant->id,
-                                     job->plan.run_keys, have->bits, job->plan.run_count, run, &run->run, err);
-        if (status == ASSAY_OK) {
-            assay_run_set_numerics(run->run, have->numerics);
-            job->record->results[index]->has_chunks_cached = true;
-            job->record->results[index]->chunks_cached = assay_run_done(run->run);
-        }
+        const struct assay_run_options options = {.precision = assay_scheme_name(variant->spec.scheme),
+                                                  .variant = variant->id,
+                                                  .f16 = job->plan.record_dtype == ASSAY__V1__DTYPE__DTYPE_F16,
+                                                  .numerics = have->numerics,
+                                                  .keys = job->plan.run_keys,
+                                                  .have = have->bits,
+                                                  .count = job->plan.run_count,
+                                                  .job = job->number,
+                                                  .owner = run};
+        status = assay_scheduler_add(c->scheduler, &options, &run->run, err);
     }
-    if (status == ASSAY_OK)
-        note_run(job, index);
+    if (status == ASSAY_OK) {
+        assay_job_note_run(run);
+        assay_coordinator_changed(c);
+    }
     pthread_mutex_unlock(&c->lock);
     return status;
 }
