@@ -50,7 +50,8 @@ static enum assay_status time_attention(const struct assay_kernels *kernels, str
                                         const struct assay_model_config *config, size_t tokens, double *ret_us,
                                         struct assay_err *err)
 {
-    const struct assay_attention_shape shape = {config->heads, config->kv_heads, config->head_dim, 0.125f};
+    const struct assay_attention_shape shape = {
+        .heads = config->heads, .kv_heads = config->kv_heads, .head_dim = config->head_dim, .scale = 0.125f};
     const struct assay_attention_span span = {0, tokens};
     size_t q_floats = tokens * config->heads * config->head_dim,
            kv_floats = tokens * config->kv_heads * config->head_dim;

@@ -47,7 +47,20 @@ struct assay_vector_ops {
     void (*rope)(size_t half, const float *cosine, const float *sine, float *x);
     /* gate = gate / (1 + e^-gate) * up. */
     void (*silu_gate)(size_t n, float *gate, const float *up);
-    void (*add)(size_t n, const float *x, float *y); /* y += x */
+    void (*add)(size_t n, const float *x, float *y);                      /* y += x */
+    void (*multiply)(size_t n, const float *x, float *y);                 /* y *= x */
+    void (*scale)(size_t n, float factor, float *x);                      /* x *= factor */
+    void (*add_scaled)(size_t n, float factor, const float *x, float *y); /* y += x * factor, rounded twice */
+    /* y = (x - mean) / sqrt(variance + eps) * weight + bias; the variance is that of n, not n - 1. y may be x. */
+    void (*layernorm)(size_t n, const float *x, const float *weight, const float *bias, float eps, float *y);
+    /* In place: x / (1 + e^-x); x Phi(x), within 3e-7 * max(1, |x|) of it; the latter with the tanh in place of the
+     * error function; max(x, 0). */
+    void (*silu)(size_t n, float *x);
+    void (*gelu)(size_t n, float *x);
+    void (*gelu_tanh)(size_t n, float *x);
+    void (*relu)(size_t n, float *x);
+    /* x = cap * tanh(x * scale / cap), within 4 ulp of the value for the rounded quotient. */
+    void (*soft_cap)(size_t n, float scale, float cap, float *x);
     /* x[0..valid) = softmax(x * scale), x[valid..n) = 0; 1 <= valid <= n. */
     void (*softmax)(size_t valid, size_t n, float scale, float *x);
 };
@@ -136,6 +149,9 @@ void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, s
 struct assay_attention_shape {
     size_t heads, kv_heads, head_dim; /* heads % kv_heads == 0 */
     float scale;                      /* of q . k */
+    size_t window;                    /* a row sees this many keys, itself the last of them; 0: all before it */
+    float soft_cap;                   /* scores become cap * tanh(score * scale / cap); 0: none */
+    size_t value_dim;                 /* of v and out; 0: head_dim */
 };
 
 /* Rows [first, first + tokens) of q, k, v and out are one sequence. */
@@ -148,8 +164,9 @@ struct assay_attention_span {
 size_t assay_attention_workspace(const struct assay_attention_shape *shape, const struct assay_attention_span *spans,
                                  size_t count, size_t threads);
 
-/* Causal attention of each sequence over itself: q and out [rows, heads * head_dim], k and v [rows, kv_heads *
- * head_dim]. With finite values a row of out depends on the rows up to its own in its sequence alone. workspace is
+/* Causal attention of each sequence over itself: q [rows, heads * head_dim], k [rows, kv_heads * head_dim], v
+ * [rows, kv_heads * value_dim], out [rows, heads * value_dim]. With finite values a row of out depends on the rows of
+ * its sequence that it sees alone. workspace is
  * 64-byte aligned. */
 void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
                      const struct assay_attention_shape *shape, const struct assay_attention_span *spans, size_t count,

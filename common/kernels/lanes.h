@@ -438,14 +438,11 @@ LANES_INLINE float lanes_largest(struct lanes a)
     return x[0];
 }
 
-/* e^x within ASSAY_EXP_REL of the true value where that is a normal float; 0 for -inf, inf above 88.73, NaN for NaN.
- * x = n ln 2 + r, |r| <= ln 2 / 2; e^r = 1 + r + r^2 P(r), P interpolating at Chebyshev nodes (7.5e-10 relative). */
-LANES_INLINE struct lanes lanes_exp(struct lanes x)
+/* e^r - 1 = r + r^2 P(r), |r| <= ln 2 / 2, P interpolating at Chebyshev nodes (7.5e-10 relative). x = n ln 2 + r; *ret
+ * becomes n + LANES_ROUND_F32. x in [-104, 89], or NaN. */
+LANES_INLINE struct lanes lanes_exp_parts(struct lanes x, struct lanes *ret)
 {
     const struct lanes round = lanes_set(LANES_ROUND_F32);
-    /* Beyond these the result is 0 or infinity all the same. Written so that NaN comes through. */
-    x = lanes_max(lanes_set(-104.0f), x);
-    x = lanes_min(lanes_set(89.0f), x);
     struct lanes shifted = lanes_fma(x, lanes_set(0x1.715476p+0f), round);
     struct lanes n = lanes_sub(shifted, round);
     struct lanes r = lanes_fma(n, lanes_set(-0x1.62e4p-1f), x); /* ln 2, 15 bits */
@@ -456,6 +453,27 @@ LANES_INLINE struct lanes lanes_exp(struct lanes x)
     p = lanes_fma(p, r, lanes_set(0x1.5554e8p-5f));
     p = lanes_fma(p, r, lanes_set(0x1.555556p-3f));
     p = lanes_fma(p, r, lanes_set(0x1p-1f));
-    p = lanes_fma(p, lanes_mul(r, r), r);
+    *ret = shifted;
+    return lanes_fma(p, lanes_mul(r, r), r);
+}
+
+/* e^x within ASSAY_EXP_REL of the true value where that is a normal float; 0 for -inf, inf above 88.73, NaN for NaN. */
+LANES_INLINE struct lanes lanes_exp(struct lanes x)
+{
+    struct lanes shifted;
+    /* Beyond these the result is 0 or infinity all the same. Written so that NaN comes through. */
+    x = lanes_max(lanes_set(-104.0f), x);
+    x = lanes_min(lanes_set(89.0f), x);
+    struct lanes p = lanes_exp_parts(x, &shifted);
     return lanes_scale(lanes_add(lanes_set(1.0f), p), shifted);
+}
+
+/* e^x - 1 within 2 ulp for |x| <= 40; arguments beyond that count as +-40. NaN for NaN. */
+LANES_INLINE struct lanes lanes_expm1(struct lanes x)
+{
+    struct lanes shifted, one = lanes_set(1.0f);
+    x = lanes_max(lanes_set(-40.0f), x);
+    x = lanes_min(lanes_set(40.0f), x);
+    struct lanes p = lanes_exp_parts(x, &shifted), power = lanes_scale(one, shifted);
+    return lanes_fma(power, p, lanes_sub(power, one));
 }

@@ -3,209 +3,243 @@
 #include <string.h>
 
 #include "common/base/limits.h"
-#include "common/nn/family.h"
-#include "common/nn/model.h"
+#include "common/formats/architecture.h"
+#include "common/nn/config_reader.h"
 
-/* Reads members of one object; the first failure stays. */
-struct reader {
-    const cJSON *object;
-    const char *what;
-    struct assay_err *err;
-    enum assay_status status;
-};
-
-static size_t read_size(struct reader *r, const char *key, bool required, size_t otherwise, size_t max)
-{
-    int64_t value = (int64_t)otherwise;
-    if (r->status == ASSAY_OK)
-        r->status = assay_json_get_int(r->object, r->what, key, required, 1, (int64_t)max, &value, r->err);
-    return (size_t)value;
-}
-
-static double read_double(struct reader *r, const char *key, bool required, double otherwise)
-{
-    double value = otherwise;
-    if (r->status == ASSAY_OK)
-        r->status = assay_json_get_double(r->object, r->what, key, required, &value, r->err);
-    return value;
-}
-
-static bool read_bool(struct reader *r, const char *key)
-{
-    bool value = false;
-    if (r->status == ASSAY_OK)
-        r->status = assay_json_get_bool(r->object, r->what, key, false, &value, r->err);
-    return value;
-}
-
-static const char *read_string(struct reader *r, const char *key, const char *otherwise)
-{
-    const char *value = otherwise;
-    if (r->status == ASSAY_OK)
-        r->status = assay_json_get_string(r->object, r->what, key, false, &value, r->err);
-    return value;
-}
-
-static bool absent(const cJSON *item)
-{
-    return !item || cJSON_IsNull(item);
-}
-
-/* Options that must have no effect: absent, null, false, or the neutral number. */
-static enum assay_status refuse_unknown(const cJSON *config, const char *what, struct assay_err *err)
-{
-    static const struct {
-        const char *key;
-        double neutral; /* NAN: no number is neutral */
-    } options[] = {
-        {"sliding_window", NAN},
-        {"use_sliding_window", NAN},
-        {"attention_chunk_size", NAN},
-        {"partial_rotary_factor", 1},
-        {"attention_multiplier", NAN},
-        {"embedding_multiplier", 1},
-        {"residual_multiplier", 1},
-        {"logits_scaling", 1},
-        {"logit_scale", 1},
-        {"attn_logit_softcapping", NAN},
-        {"final_logit_softcapping", NAN},
-        {"query_pre_attn_scalar", NAN},
-        {"clip_qkv", NAN},
-        {"use_qk_norm", NAN},
-        {"qk_layernorm", NAN},
-        {"num_local_experts", NAN},
-        {"num_experts", NAN},
-        {"no_rope_layers", NAN},
-        {"rope_interleaved", NAN},
-        {"use_parallel_residual", NAN},
-        {"parallel_attn", NAN},
-        {"add_cross_attention", NAN},
-    };
-    for (size_t i = 0; i < ASSAY_COUNT(options); i++) {
-        const cJSON *item = cJSON_GetObjectItemCaseSensitive(config, options[i].key);
-        if (absent(item) || cJSON_IsFalse(item))
-            continue;
-        if (!cJSON_IsNumber(item) || !(item->valuedouble == options[i].neutral))
-            return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the option '%s' is not implemented", what,
-                                 options[i].key);
-    }
-    const cJSON *types = cJSON_GetObjectItemCaseSensitive(config, "layer_types"), *type;
-    cJSON_ArrayForEach(type, types)
-    {
-        if (!cJSON_IsString(type) || strcmp(type->valuestring, "full_attention") != 0)
-            return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                                 "%s: layer_types other than full_attention are not implemented", what);
-    }
-    return ASSAY_OK;
-}
-
-static enum assay_status read_architecture(const cJSON *config, const char *what, const char **ret,
-                                           struct assay_err *err)
+static enum assay_status find_family(const cJSON *config, const char *what, struct assay_model_config *c,
+                                     struct assay_err *err)
 {
     const cJSON *names = cJSON_GetObjectItemCaseSensitive(config, "architectures");
     const cJSON *name = cJSON_IsArray(names) ? cJSON_GetArrayItem(names, 0) : NULL;
     if (!cJSON_IsString(name) || cJSON_GetArraySize(names) != 1)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: 'architectures' is to name one architecture", what);
-    const struct assay_family *family = assay_family_find(name->valuestring);
-    if (!family)
+    c->family = assay_family_find(name->valuestring);
+    if (!c->family)
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the architecture %.100s is not implemented; these are: %s",
                              what, name->valuestring, assay_family_names());
-    *ret = family->architecture;
+    c->architecture = c->family->architecture;
     return ASSAY_OK;
 }
 
-static enum assay_status parse_rope_kind(const char *name, const char *what, enum assay_rope_kind *ret,
-                                         struct assay_err *err)
+static void read_sizes(struct assay_reader *r, struct assay_model_config *c)
 {
-    static const char *const names[] = {[ASSAY_ROPE_DEFAULT] = "default",
-                                        [ASSAY_ROPE_LINEAR] = "linear",
-                                        [ASSAY_ROPE_DYNAMIC] = "dynamic",
-                                        [ASSAY_ROPE_LLAMA3] = "llama3"};
+    const struct assay_family *f = c->family;
+    c->hidden = assay_reader_size(r, f->keys.hidden, true, 0, ASSAY_MODEL_DIM_MAX);
+    c->layers = assay_reader_size(r, f->keys.layers, true, 0, ASSAY_MODEL_LAYERS_MAX);
+    c->heads = assay_reader_size(r, f->keys.heads, true, 0, ASSAY_MODEL_DIM_MAX);
+    c->kv_heads =
+        assay_reader_size(r, "num_key_value_heads", false, f->kv_heads ? f->kv_heads : c->heads, ASSAY_MODEL_DIM_MAX);
+    c->intermediate = assay_reader_size(r, f->keys.intermediate, f->intermediate_times == 0,
+                                        c->hidden * f->intermediate_times, ASSAY_MODEL_DIM_MAX);
+    c->vocab = assay_reader_size(r, "vocab_size", true, 0, ASSAY_MODEL_VOCAB_MAX);
+    c->positions_max = assay_reader_size(r, f->keys.positions, false, f->positions_default, ASSAY_MODEL_VOCAB_MAX);
+    size_t head_dim = f->head_dim;
+    if (head_dim == 0 && r->status == ASSAY_OK)
+        head_dim = c->hidden / c->heads;
+    c->head_dim = assay_reader_size(r, "head_dim", false, head_dim, ASSAY_MODEL_DIM_MAX);
+    c->norm_eps = (float)assay_reader_double(r, f->keys.norm_eps, false, f->norm_eps);
+}
+
+static bool read_bias(struct assay_reader *r, enum assay_bias_rule rule, const char *key)
+{
+    switch (rule) {
+    case ASSAY_BIAS_NEVER:
+        return false;
+    case ASSAY_BIAS_ALWAYS:
+        return true;
+    case ASSAY_BIAS_OPTION:
+        return assay_reader_bool(r, key, false);
+    case ASSAY_BIAS_OPTION_TRUE:
+        return assay_reader_bool(r, key, true);
+    }
+    return false;
+}
+
+static void read_biases(struct assay_reader *r, struct assay_model_config *c)
+{
+    const struct assay_family *f = c->family;
+    c->tied_head = assay_reader_bool(r, "tie_word_embeddings", assay_architecture_find(f->architecture)->tied);
+    c->attention_bias = read_bias(r, f->qkv_bias, "attention_bias");
+    c->output_bias = read_bias(r, f->output_bias, "attention_bias");
+    c->mlp_bias = read_bias(r, f->mlp_bias, "mlp_bias");
+}
+
+/* A bias that is asked for where the family has none would be left out without a word. */
+static enum assay_status check_biases(const cJSON *config, const char *what, const struct assay_family *f,
+                                      struct assay_err *err)
+{
+    bool attention = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "attention_bias"));
+    bool mlp = cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(config, "mlp_bias"));
+    if ((attention && f->output_bias == ASSAY_BIAS_NEVER) || (mlp && f->mlp_bias == ASSAY_BIAS_NEVER))
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: %s is not implemented for %s", what,
+                             attention ? "attention_bias" : "mlp_bias", f->architecture);
+    return ASSAY_OK;
+}
+
+static enum assay_status parse_activation(const char *name, const char *what, enum assay_activation *ret,
+                                          struct assay_err *err)
+{
+    static const struct {
+        const char *name;
+        enum assay_activation activation;
+    } names[] = {
+        {"silu", ASSAY_ACTIVATION_SILU},
+        {"swish", ASSAY_ACTIVATION_SILU},
+        {"gelu", ASSAY_ACTIVATION_GELU},
+        {"gelu_python", ASSAY_ACTIVATION_GELU},
+        {"gelu_new", ASSAY_ACTIVATION_GELU_TANH},
+        {"gelu_fast", ASSAY_ACTIVATION_GELU_TANH},
+        {"gelu_accurate", ASSAY_ACTIVATION_GELU_TANH},
+        {"gelu_pytorch_tanh", ASSAY_ACTIVATION_GELU_TANH},
+        {"gelu_python_tanh", ASSAY_ACTIVATION_GELU_TANH},
+        {"relu", ASSAY_ACTIVATION_RELU},
+    };
     for (size_t i = 0; i < ASSAY_COUNT(names); i++) {
-        if (strcmp(name, names[i]) == 0) {
-            *ret = (enum assay_rope_kind)i;
+        if (strcmp(name, names[i].name) == 0) {
+            *ret = names[i].activation;
             return ASSAY_OK;
         }
     }
     return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                         "%s: the rope type '%.60s' is not implemented; these are: default, linear, dynamic, llama3",
+                         "%s: the activation '%.60s' is not implemented; silu, gelu, gelu_new, gelu_fast, "
+                         "gelu_pytorch_tanh and relu are",
                          what, name);
 }
 
-static enum assay_status check_rope(const struct assay_model_config *c, const char *what, struct assay_err *err)
+/* --- windows --- */
+
+/* *ret: whether layer i has a window. */
+static enum assay_status read_layer_types(const cJSON *types, const char *what, size_t layers, bool *ret,
+                                          struct assay_err *err)
 {
-    if (!(c->rope.theta > 1 && c->rope.theta <= 1e12))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: rope_theta is %g, wanted a number above 1", what,
-                             c->rope.theta);
-    if (!(c->rope.factor >= 1 && c->rope.factor <= 1e6))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: the rope factor is %g, wanted at least 1", what,
-                             c->rope.factor);
-    if (c->rope.kind == ASSAY_ROPE_LLAMA3 && !(c->rope.low_freq_factor > 0 && isfinite(c->rope.high_freq_factor) &&
-                                               c->rope.high_freq_factor > c->rope.low_freq_factor))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                             "%s: low_freq_factor %g and high_freq_factor %g, wanted 0 < low < high", what,
-                             c->rope.low_freq_factor, c->rope.high_freq_factor);
-    if (c->rope.kind == ASSAY_ROPE_DYNAMIC && c->head_dim <= 2)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: dynamic rope needs a head_dim above 2", what);
+    const cJSON *type;
+    size_t i = 0;
+    if (!cJSON_IsArray(types) || (size_t)cJSON_GetArraySize(types) != layers)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: layer_types is to have %zu entries, one a layer", what,
+                             layers);
+    cJSON_ArrayForEach(type, types)
+    {
+        bool full = cJSON_IsString(type) && strcmp(type->valuestring, "full_attention") == 0;
+        ret[i] = cJSON_IsString(type) && strcmp(type->valuestring, "sliding_attention") == 0;
+        if (!full && !ret[i])
+            return assay_err_set(
+                err, ASSAY_UNIMPLEMENTED,
+                "%s: layer_types[%zu] is '%.60s'; full_attention and sliding_attention are implemented", what, i,
+                cJSON_IsString(type) ? type->valuestring : "(no text)");
+        i++;
+    }
     return ASSAY_OK;
 }
 
-/* transformers 5 has all in rope_parameters; 4 has rope_theta beside rope_scaling, whose type was once "type". */
-static enum assay_status read_rope(const cJSON *config, const char *what, struct assay_model_config *c,
-                                   struct assay_err *err)
+static size_t read_window(struct assay_reader *r, const struct assay_family *f)
 {
-    const cJSON *rope = cJSON_GetObjectItemCaseSensitive(config, "rope_parameters");
-    if (absent(rope))
-        rope = cJSON_GetObjectItemCaseSensitive(config, "rope_scaling");
-    struct reader top = {config, what, err, ASSAY_OK};
-    c->rope.theta = read_double(&top, "rope_theta", false, 10000);
-    c->rope.factor = 1;
-    c->rope.original_positions = c->positions_max;
-    if (top.status != ASSAY_OK || absent(rope))
-        return top.status == ASSAY_OK ? check_rope(c, what, err) : top.status;
-    if (!cJSON_IsObject(rope))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: rope_parameters or rope_scaling is not an object", what);
-    struct reader r = {rope, what, err, ASSAY_OK};
-    c->rope.theta = read_double(&r, "rope_theta", false, c->rope.theta);
-    const char *kind = read_string(&r, "rope_type", read_string(&r, "type", "default"));
-    if (r.status != ASSAY_OK)
-        return r.status;
-    enum assay_status status = parse_rope_kind(kind, what, &c->rope.kind, err);
-    if (status != ASSAY_OK)
-        return status;
-    if (read_double(&r, "partial_rotary_factor", false, 1) != 1 || read_double(&r, "attention_factor", false, 1) != 1)
-        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                             "%s: partial_rotary_factor and attention_factor of rope other than 1 are not implemented",
-                             what);
-    if (c->rope.kind != ASSAY_ROPE_DEFAULT)
-        c->rope.factor = read_double(&r, "factor", true, 1);
-    if (c->rope.kind == ASSAY_ROPE_LLAMA3) {
-        c->rope.low_freq_factor = read_double(&r, "low_freq_factor", true, 0);
-        c->rope.high_freq_factor = read_double(&r, "high_freq_factor", true, 0);
-        c->rope.original_positions = read_size(&r, "original_max_position_embeddings", true, 0, ASSAY_MODEL_VOCAB_MAX);
-    }
-    if (r.status != ASSAY_OK)
-        return r.status;
-    status = check_rope(c, what, err);
-    if (status == ASSAY_OK && c->rope.kind == ASSAY_ROPE_DYNAMIC)
-        c->positions_max = (size_t)fmin((double)c->positions_max * c->rope.factor, ASSAY_MODEL_VOCAB_MAX);
-    return status;
+    if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(r->object, "sliding_window")))
+        return 0;
+    return assay_reader_size(r, "sliding_window", false, f->window, ASSAY_MODEL_VOCAB_MAX);
 }
 
-/* Our own member: what the artifact's variant rounds the operands of products to. */
-static enum assay_status read_compute(const cJSON *config, const char *what, bool *ret_bf16, struct assay_err *err)
+static enum assay_status read_windows(struct assay_reader *r, struct assay_model_config *c)
+{
+    const struct assay_family *f = c->family;
+    bool wanted = f->window_rule == ASSAY_WINDOW_UPPER ? assay_reader_bool(r, "use_sliding_window", false)
+                                                       : f->window_rule != ASSAY_WINDOW_NEVER;
+    size_t window = wanted ? read_window(r, f) : 0, first = 0, pattern = f->window_pattern;
+    if (f->window_rule == ASSAY_WINDOW_UPPER) /* 0 layers without a window is a number that may stand there, too */
+        first = cJSON_IsNumber(assay_reader_member(r, "max_window_layers")) &&
+                        assay_reader_member(r, "max_window_layers")->valuedouble == 0
+                    ? 0
+                    : assay_reader_size(r, "max_window_layers", false, 28, ASSAY_MODEL_LAYERS_MAX);
+    if (f->window_rule == ASSAY_WINDOW_TYPES)
+        pattern = assay_reader_size(r, "sliding_window_pattern", false, pattern, ASSAY_MODEL_LAYERS_MAX);
+    if (r->status != ASSAY_OK)
+        return r->status;
+    for (size_t i = 0; i < c->layers; i++)
+        c->windowed[i] = f->window_rule == ASSAY_WINDOW_TYPES ? (i + 1) % pattern != 0 : window > 0 && i >= first;
+    const cJSON *types = assay_reader_member(r, "layer_types");
+    bool any = false, listed[ASSAY_MODEL_LAYERS_MAX] = {false};
+    if (types && f->window_rule != ASSAY_WINDOW_NEVER) {
+        r->status = read_layer_types(types, r->what, c->layers, listed, r->err);
+        if (r->status != ASSAY_OK)
+            return r->status;
+        if (f->window_rule == ASSAY_WINDOW_ALL && memcmp(listed, c->windowed, sizeof listed) != 0)
+            return assay_err_set(r->err, ASSAY_UNIMPLEMENTED,
+                                 "%s: layer_types that differ by layer are not implemented for %s", r->what,
+                                 f->architecture);
+        memcpy(c->windowed, listed, sizeof listed);
+    }
+    for (size_t i = 0; i < c->layers; i++)
+        any |= c->windowed[i];
+    if (any && window == 0)
+        return assay_err_set(r->err, ASSAY_INVALID_ARGUMENT,
+                             "%s: layers have sliding_attention without a sliding_window", r->what);
+    c->window = any ? window : 0;
+    return ASSAY_OK;
+}
+
+/* --- what only some families have --- */
+
+/* A number above 0; where the family has no such option, `otherwise`. */
+static double read_factor(struct assay_reader *r, const char *key, double otherwise)
+{
+    double factor = assay_reader_double(r, key, false, otherwise);
+    if (r->status == ASSAY_OK && factor != otherwise && !(factor > 0 && factor <= 1e9))
+        r->status = assay_err_set(r->err, ASSAY_INVALID_ARGUMENT, "%s: %s is %g, wanted a number above 0", r->what, key,
+                                  factor);
+    return factor;
+}
+
+/* null means none. */
+static float read_cap(struct assay_reader *r, const char *key, double otherwise)
+{
+    if (cJSON_IsNull(cJSON_GetObjectItemCaseSensitive(r->object, key)))
+        return 0;
+    return (float)read_factor(r, key, otherwise);
+}
+
+static double read_attention_scale(struct assay_reader *r, const struct assay_model_config *c)
+{
+    const struct assay_family *f = c->family;
+    if (f->attention_multiplier > 0)
+        return read_factor(r, "attention_multiplier", f->attention_multiplier);
+    if (f->query_scalar > 0)
+        return 1 / sqrt(read_factor(r, "query_pre_attn_scalar", f->query_scalar));
+    return assay_reader_bool(r, "scale_attn_weights", true) ? 1 / sqrt((double)c->head_dim) : 1;
+}
+
+static void read_scales(struct assay_reader *r, struct assay_model_config *c)
+{
+    const struct assay_family *f = c->family;
+    c->norm = f->norm;
+    c->parallel_residual = f->parallel;
+    if (assay_family_has_option(f, "use_parallel_residual"))
+        c->parallel_residual = assay_reader_bool(r, "use_parallel_residual", f->parallel);
+    double root = f->embedding_by_root ? sqrt((double)c->hidden) : 1;
+    c->embedding_scale = (float)read_factor(r, "embedding_multiplier", root);
+    c->residual_scale = (float)read_factor(r, "residual_multiplier", 1);
+    c->logit_scale = (float)(1 / read_factor(r, "logits_scaling", 1));
+    c->attention_scale = read_attention_scale(r, c);
+    c->attention_scale_by_layer = assay_reader_bool(r, "scale_attn_by_inverse_layer_idx", false);
+    c->attention_cap = read_cap(r, "attn_logit_softcapping", f->attention_cap);
+    c->final_cap = read_cap(r, "final_logit_softcapping", f->final_cap);
+}
+
+/* Our own member: what the artifact's variant rounds the operands of products to, and ids that are padding. */
+static enum assay_status read_own(const cJSON *config, const char *what, struct assay_model_config *c,
+                                  struct assay_err *err)
 {
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(config, "assay");
-    if (absent(own))
+    c->vocab_used = c->vocab;
+    if (!own || cJSON_IsNull(own))
         return ASSAY_OK;
     if (!cJSON_IsObject(own))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: 'assay' is not an object", what);
-    struct reader r = {own, what, err, ASSAY_OK};
-    const char *compute = read_string(&r, "compute", "f32");
+    struct assay_reader r = {own, what, err, ASSAY_OK};
+    const char *compute = assay_reader_string(&r, "compute", "f32");
+    c->vocab_used = assay_reader_size(&r, "used_vocab", false, c->vocab, c->vocab);
     if (r.status != ASSAY_OK)
         return r.status;
-    *ret_bf16 = strcmp(compute, "bf16") == 0;
-    if (!*ret_bf16 && strcmp(compute, "f32") != 0)
+    c->compute_bf16 = strcmp(compute, "bf16") == 0;
+    if (!c->compute_bf16 && strcmp(compute, "f32") != 0)
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: compute '%.40s' is not implemented; f32 and bf16 are", what,
                              compute);
     return ASSAY_OK;
@@ -216,6 +250,10 @@ static enum assay_status check_sizes(const struct assay_model_config *c, const c
     if (c->heads % c->kv_heads != 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %zu heads cannot share %zu key-value heads evenly", what,
                              c->heads, c->kv_heads);
+    if (c->family->qkv_by_head && c->heads != c->kv_heads)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                             "%s: %zu key-value heads for %zu heads are not implemented for %s", what, c->kv_heads,
+                             c->heads, c->architecture);
     if (c->head_dim == 0 || c->head_dim % 2 != 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: head_dim is %zu, wanted an even number", what,
                              c->head_dim);
@@ -223,8 +261,8 @@ static enum assay_status check_sizes(const struct assay_model_config *c, const c
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %zu heads of %zu are more than %u", what, c->heads,
                              c->head_dim, ASSAY_MODEL_DIM_MAX);
     if (!(c->norm_eps > 0 && c->norm_eps < 1))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: rms_norm_eps is %g, wanted between 0 and 1", what,
-                             (double)c->norm_eps);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %s is %g, wanted between 0 and 1", what,
+                             c->family->keys.norm_eps, (double)c->norm_eps);
     return ASSAY_OK;
 }
 
@@ -234,35 +272,30 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
     struct assay_model_config c = {0};
     if (!cJSON_IsObject(config))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: not a JSON object", what);
-    enum assay_status status = read_architecture(config, what, &c.architecture, err);
+    enum assay_status status = find_family(config, what, &c, err);
     if (status == ASSAY_OK)
-        status = refuse_unknown(config, what, err);
+        status = assay_options_check(config, what, c.family, err);
+    if (status == ASSAY_OK)
+        status = check_biases(config, what, c.family, err);
     if (status != ASSAY_OK)
         return status;
-    struct reader r = {config, what, err, ASSAY_OK};
-    const char *activation = read_string(&r, "hidden_act", "silu");
-    c.hidden = read_size(&r, "hidden_size", true, 0, ASSAY_MODEL_DIM_MAX);
-    c.layers = read_size(&r, "num_hidden_layers", true, 0, ASSAY_MODEL_LAYERS_MAX);
-    c.heads = read_size(&r, "num_attention_heads", true, 0, ASSAY_MODEL_DIM_MAX);
-    c.kv_heads = read_size(&r, "num_key_value_heads", false, c.heads, ASSAY_MODEL_DIM_MAX);
-    c.intermediate = read_size(&r, "intermediate_size", true, 0, ASSAY_MODEL_DIM_MAX);
-    c.vocab = read_size(&r, "vocab_size", true, 0, ASSAY_MODEL_VOCAB_MAX);
-    c.positions_max = read_size(&r, "max_position_embeddings", false, 2048, ASSAY_MODEL_VOCAB_MAX);
-    c.head_dim = read_size(&r, "head_dim", false, c.heads ? c.hidden / c.heads : 0, ASSAY_MODEL_DIM_MAX);
-    c.norm_eps = (float)read_double(&r, "rms_norm_eps", false, 1e-6);
-    c.tied_head = read_bool(&r, "tie_word_embeddings");
-    c.attention_bias = read_bool(&r, "attention_bias");
-    c.mlp_bias = read_bool(&r, "mlp_bias");
-    if (r.status != ASSAY_OK)
-        return r.status;
-    if (strcmp(activation, "silu") != 0)
-        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the activation '%.60s' is not implemented; silu is", what,
-                             activation);
-    status = check_sizes(&c, what, err);
-    if (status == ASSAY_OK)
-        status = read_compute(config, what, &c.compute_bf16, err);
-    if (status == ASSAY_OK)
-        status = read_rope(config, what, &c, err);
+    struct assay_reader r = {config, what, err, ASSAY_OK};
+    const char *activation = assay_reader_string(&r, c.family->keys.activation, c.family->activation);
+    read_sizes(&r, &c);
+    read_biases(&r, &c);
+    if (r.status == ASSAY_OK)
+        status = parse_activation(activation, what, &c.activation, err);
+    if (r.status == ASSAY_OK && status == ASSAY_OK)
+        status = check_sizes(&c, what, err);
+    if (r.status == ASSAY_OK && status == ASSAY_OK) {
+        read_scales(&r, &c);
+        status = read_windows(&r, &c);
+    }
+    if (r.status != ASSAY_OK || status != ASSAY_OK)
+        return r.status != ASSAY_OK ? r.status : status;
+    status = read_own(config, what, &c, err);
+    if (status == ASSAY_OK && c.family->rotary > 0)
+        status = assay_config_read_rope(config, what, &c, err);
     if (status == ASSAY_OK)
         *ret = c;
     return status;

@@ -1,36 +1,17 @@
-/* The forward pass: rows of all sequences of a batch are stacked for the products; attention runs within each sequence.
- */
+/* The forward pass: buffers, embeddings, the layers one by one, the final norm. */
 #include <math.h>
 #include <stdlib.h>
+#include <string.h>
 
-#include "common/nn/model_impl.h"
+#include "common/nn/pass.h"
 #include "common/nn/rope.h"
 
 /* Rows of one piece of work where rows are independent. */
 #define ROWS 16
 
-struct pass {
-    const struct assay_model *model;
-    struct assay_pool *pool;
-    const struct assay_sequence *sequences;
-    size_t count, rows;
-    struct assay_attention_span *spans; /* [count] */
-    struct assay_attention_shape shape;
-    float *x;               /* [rows, hidden]: the residual stream */
-    float *branch;          /* [rows, hidden]: what a product reads from or adds to it */
-    float *q, *k, *v, *out; /* [rows, heads or kv_heads * head_dim] */
-    float *gate, *up;       /* [rows, intermediate] */
-    float *cosine, *sine;   /* [rows, head_dim / 2] */
-    float *inverse;         /* [count, head_dim / 2] */
-    float *attention;
-    const float *norm; /* weights of the norm under way */
-};
-
-typedef void (*row_fn)(struct pass *pass, size_t row);
-
 struct row_work {
-    struct pass *pass;
-    row_fn fn;
+    struct assay_pass *pass;
+    assay_row_fn fn;
 };
 
 static void run_rows(void *arg, size_t index, size_t thread)
@@ -42,13 +23,13 @@ static void run_rows(void *arg, size_t index, size_t thread)
         work->fn(work->pass, row);
 }
 
-static void each_row(struct pass *pass, row_fn fn)
+void assay_pass_rows(struct assay_pass *pass, assay_row_fn fn)
 {
     struct row_work work = {pass, fn};
     assay_pool_run(pass->pool, (pass->rows + ROWS - 1) / ROWS, run_rows, &work);
 }
 
-static size_t sequence_of(const struct pass *pass, size_t row)
+static size_t sequence_of(const struct assay_pass *pass, size_t row)
 {
     size_t low = 0, high = pass->count;
     while (high - low > 1) {
@@ -61,97 +42,74 @@ static size_t sequence_of(const struct pass *pass, size_t row)
     return low;
 }
 
-/* The embedding of the row's token, and the rotation of its position. */
-static void begin_row(struct pass *pass, size_t row)
+static void read_embedding(enum assay_dtype dtype, const void *table, size_t index, size_t n, float *to)
+{
+    const unsigned char *from = (const unsigned char *)table + index * n * assay_dtype_bytes(dtype);
+    assay_dtype_to_f32(dtype, from, n, to);
+}
+
+/* Cosines and sines of the row's position, times the factor that some ropes have. */
+static void turn_position(const struct assay_pass *pass, const struct assay_rope *rope, size_t position,
+                          const float *inverse, float *cosine, float *sine)
+{
+    const struct assay_vector_ops *ops = pass->model->kernels->vector;
+    size_t half = pass->model->config.rotary_dim / 2;
+    assay_rope_row(position, half, inverse, cosine, sine);
+    if (rope->attention_factor != 1) {
+        ops->scale(half, (float)rope->attention_factor, cosine);
+        ops->scale(half, (float)rope->attention_factor, sine);
+    }
+}
+
+/* The embedding of the row's token, and the rotation or the embedding of its position. */
+static void begin_row(struct assay_pass *pass, size_t row)
 {
     const struct assay_model *model = pass->model;
+    const struct assay_model_config *c = &model->config;
     size_t sequence = sequence_of(pass, row), position = row - pass->spans[sequence].first;
-    size_t hidden = model->config.hidden, half = model->config.head_dim / 2;
-    size_t id = (size_t)pass->sequences[sequence].ids[position];
-    const unsigned char *from =
-        (const unsigned char *)model->embedding + id * hidden * assay_dtype_bytes(model->embedding_dtype);
-    assay_dtype_to_f32(model->embedding_dtype, from, hidden, pass->x + row * hidden);
-    assay_rope_row(position, half, pass->inverse + sequence * half, pass->cosine + row * half, pass->sine + row * half);
+    size_t hidden = c->hidden, half = c->rotary_dim / 2, at = row * half, inverse = sequence * half;
+    float *x = pass->x + row * hidden;
+    read_embedding(model->embedding_dtype, model->embedding, (size_t)pass->sequences[sequence].ids[position], hidden,
+                   x);
+    if (c->embedding_scale != 1)
+        model->kernels->vector->scale(hidden, c->embedding_scale, x);
+    if (model->positions) {
+        /* The room of the layers' results is free until the first layer. */
+        read_embedding(model->positions_dtype, model->positions, position, hidden, pass->branch + row * hidden);
+        model->kernels->vector->add(hidden, pass->branch + row * hidden, x);
+    }
+    if (half > 0)
+        turn_position(pass, &c->rope, position, pass->inverse + inverse, pass->cosine + at, pass->sine + at);
+    if (c->family->local_rope)
+        turn_position(pass, &c->local_rope, position, pass->local_inverse + inverse, pass->local_cosine + at,
+                      pass->local_sine + at);
 }
 
-static void norm_row(struct pass *pass, size_t row)
-{
-    size_t hidden = pass->model->config.hidden;
-    pass->model->kernels->vector->rmsnorm(hidden, pass->x + row * hidden, pass->norm, pass->model->config.norm_eps,
-                                          pass->branch + row * hidden);
-}
-
-static void add_row(struct pass *pass, size_t row)
-{
-    size_t hidden = pass->model->config.hidden;
-    pass->model->kernels->vector->add(hidden, pass->branch + row * hidden, pass->x + row * hidden);
-}
-
-static void rotate_row(struct pass *pass, size_t row)
-{
-    const struct assay_model_config *c = &pass->model->config;
-    size_t half = c->head_dim / 2;
-    const float *cosine = pass->cosine + row * half, *sine = pass->sine + row * half;
-    for (size_t h = 0; h < c->heads; h++)
-        pass->model->kernels->vector->rope(half, cosine, sine, pass->q + (row * c->heads + h) * c->head_dim);
-    for (size_t h = 0; h < c->kv_heads; h++)
-        pass->model->kernels->vector->rope(half, cosine, sine, pass->k + (row * c->kv_heads + h) * c->head_dim);
-}
-
-static void gate_row(struct pass *pass, size_t row)
-{
-    size_t n = pass->model->config.intermediate;
-    pass->model->kernels->vector->silu_gate(n, pass->gate + row * n, pass->up + row * n);
-}
-
-static void finish_row(struct pass *pass, size_t row)
+static void finish_row(struct assay_pass *pass, size_t row)
 {
     size_t sequence = sequence_of(pass, row), position = row - pass->spans[sequence].first;
     const struct assay_sequence *s = &pass->sequences[sequence];
     size_t hidden = pass->model->config.hidden;
     if (position >= s->begin && position < s->end)
-        pass->model->kernels->vector->rmsnorm(hidden, pass->x + row * hidden, pass->norm, pass->model->config.norm_eps,
-                                              s->hidden + (position - s->begin) * hidden);
+        assay_pass_norm(pass, pass->norm, hidden, pass->x + row * hidden, s->hidden + (position - s->begin) * hidden);
 }
 
 void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, size_t rows, const float *from,
-                      const struct assay_panels *w, const float *bias, float *to)
+                      size_t stride, const struct assay_panels *w, const float *bias, float *to)
 {
     if (model->config.compute_bf16)
-        assay_gemm_bf16(model->kernels, pool, rows, from, w->k, w, bias, to, w->n);
+        assay_gemm_bf16(model->kernels, pool, rows, from, stride, w, bias, to, w->n);
     else
-        assay_gemm(model->kernels, pool, rows, from, w->k, w, bias, to, w->n);
+        assay_gemm(model->kernels, pool, rows, from, stride, w, bias, to, w->n);
 }
 
-static void multiply(struct pass *pass, const struct assay_layer *layer, enum assay_linear which, const float *from,
-                     float *to)
+void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const float *from, size_t stride, float *to)
 {
-    const struct assay_linear_weights *w = &layer->linears[which];
-    assay_model_gemm(pass->model, pass->pool, pass->rows, from, &w->panels, w->bias, to);
+    const struct assay_linear_weights *w = &pass->layer->linears[which];
+    assay_model_gemm(pass->model, pass->pool, pass->rows, from, stride, &w->panels, w->bias, to);
 }
 
-static void run_layer(struct pass *pass, const struct assay_layer *layer)
-{
-    pass->norm = layer->attention_norm;
-    each_row(pass, norm_row);
-    multiply(pass, layer, ASSAY_LINEAR_Q, pass->branch, pass->q);
-    multiply(pass, layer, ASSAY_LINEAR_K, pass->branch, pass->k);
-    multiply(pass, layer, ASSAY_LINEAR_V, pass->branch, pass->v);
-    each_row(pass, rotate_row);
-    assay_attention(pass->model->kernels, pass->pool, &pass->shape, pass->spans, pass->count, pass->q, pass->k, pass->v,
-                    pass->out, pass->attention);
-    multiply(pass, layer, ASSAY_LINEAR_O, pass->out, pass->branch);
-    each_row(pass, add_row);
-    pass->norm = layer->mlp_norm;
-    each_row(pass, norm_row);
-    multiply(pass, layer, ASSAY_LINEAR_GATE, pass->branch, pass->gate);
-    multiply(pass, layer, ASSAY_LINEAR_UP, pass->branch, pass->up);
-    each_row(pass, gate_row);
-    multiply(pass, layer, ASSAY_LINEAR_DOWN, pass->gate, pass->branch);
-    each_row(pass, add_row);
-}
-
-static enum assay_status check_sequences(struct pass *pass, struct assay_err *err)
+static enum assay_status check_sequences(struct assay_pass *pass, struct assay_err *err)
 {
     const struct assay_model_config *c = &pass->model->config;
     for (size_t i = 0; i < pass->count; i++) {
@@ -183,47 +141,63 @@ static float *part(float *base, size_t *used, size_t n, size_t each, bool *overf
 }
 
 /* Floats of all buffers; with base they are placed in it. 0 on overflow. */
-static size_t place_buffers(struct pass *pass, float *base)
+static size_t place_buffers(struct assay_pass *pass, float *base)
 {
     const struct assay_model_config *c = &pass->model->config;
-    size_t rows = pass->rows, used = 0, half = c->head_dim / 2;
+    const char *const *linears = c->family->linears;
+    size_t rows = pass->rows, used = 0, half = c->rotary_dim / 2, local = c->family->local_rope ? half : 0;
+    size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, gates = 2;
     bool overflow = false;
+    if (linears[ASSAY_LINEAR_GATE] || linears[ASSAY_LINEAR_UP])
+        gates = linears[ASSAY_LINEAR_GATE] ? 1 : 0;
     pass->x = part(base, &used, rows, c->hidden, &overflow);
     pass->branch = part(base, &used, rows, c->hidden, &overflow);
-    pass->q = part(base, &used, rows, c->heads * c->head_dim, &overflow);
-    pass->k = part(base, &used, rows, c->kv_heads * c->head_dim, &overflow);
-    pass->v = part(base, &used, rows, c->kv_heads * c->head_dim, &overflow);
-    pass->out = part(base, &used, rows, c->heads * c->head_dim, &overflow);
-    pass->gate = part(base, &used, rows, c->intermediate, &overflow);
-    pass->up = part(base, &used, rows, c->intermediate, &overflow);
+    pass->other = part(base, &used, rows, c->parallel_residual ? c->hidden : 0, &overflow);
+    pass->q = part(base, &used, rows, q, &overflow);
+    pass->k = part(base, &used, rows, kv, &overflow);
+    pass->v = part(base, &used, rows, kv, &overflow);
+    pass->fused = part(base, &used, rows, linears[ASSAY_LINEAR_QKV] ? q + 2 * kv : 0, &overflow);
+    pass->out = part(base, &used, rows, q, &overflow);
+    pass->gate = part(base, &used, rows, gates * c->intermediate, &overflow);
+    pass->up = part(base, &used, rows, linears[ASSAY_LINEAR_UP] ? c->intermediate : 0, &overflow);
     pass->cosine = part(base, &used, rows, half, &overflow);
     pass->sine = part(base, &used, rows, half, &overflow);
+    pass->local_cosine = part(base, &used, rows, local, &overflow);
+    pass->local_sine = part(base, &used, rows, local, &overflow);
     pass->inverse = part(base, &used, pass->count, half, &overflow);
+    pass->local_inverse = part(base, &used, pass->count, local, &overflow);
     size_t attention =
         assay_attention_workspace(&pass->shape, pass->spans, pass->count, assay_pool_threads(pass->pool));
     pass->attention = part(base, &used, attention, 1, &overflow);
     return overflow || attention == 0 || used > SIZE_MAX / sizeof(float) ? 0 : used;
 }
 
-static enum assay_status run_layers(struct pass *pass, const volatile bool *cancel, struct assay_err *err)
+static enum assay_status run_layers(struct assay_pass *pass, const volatile bool *cancel, struct assay_err *err)
 {
     const struct assay_model *model = pass->model;
-    for (size_t i = 0; i < pass->count; i++)
-        assay_rope_inverse(&model->config, pass->spans[i].tokens, pass->inverse + i * (model->config.head_dim / 2));
-    each_row(pass, begin_row);
-    for (size_t i = 0; i < model->config.layers; i++) {
-        if (cancel && *cancel)
-            return assay_err_set(err, ASSAY_CANCELLED, "cancelled before layer %zu of %zu", i, model->config.layers);
-        run_layer(pass, &model->layers[i]);
+    const struct assay_model_config *c = &model->config;
+    size_t half = c->rotary_dim / 2;
+    for (size_t i = 0; i < pass->count && half > 0; i++) {
+        assay_rope_inverse(&c->rope, c->rotary_dim, pass->spans[i].tokens, pass->inverse + i * half);
+        if (c->family->local_rope)
+            assay_rope_inverse(&c->local_rope, c->rotary_dim, pass->spans[i].tokens, pass->local_inverse + i * half);
     }
-    pass->norm = model->final_norm;
-    each_row(pass, finish_row);
+    assay_pass_rows(pass, begin_row);
+    for (size_t i = 0; i < c->layers; i++) {
+        if (cancel && *cancel)
+            return assay_err_set(err, ASSAY_CANCELLED, "cancelled before layer %zu of %zu", i, c->layers);
+        if (pass->inputs)
+            memcpy(pass->inputs + i * pass->rows * c->hidden, pass->x, pass->rows * c->hidden * sizeof *pass->x);
+        assay_pass_layer(pass, i);
+    }
+    pass->norm = &model->final_norm;
+    assay_pass_rows(pass, finish_row);
     return ASSAY_OK;
 }
 
-enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
-                                      const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
-                                      struct assay_err *err)
+static enum assay_status forward(const struct assay_model *model, struct assay_pool *pool,
+                                 const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
+                                 float *inputs, struct assay_err *err)
 {
     const struct assay_model_config *c = &model->config;
     if (count == 0)
@@ -231,9 +205,11 @@ enum assay_status assay_model_forward(const struct assay_model *model, struct as
     assay_auto(assay_free_ptr) struct assay_attention_span *spans = calloc(count, sizeof *spans);
     if (!spans)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu sequences", count);
-    struct pass pass = {.model = model, .pool = pool, .sequences = sequences, .count = count, .spans = spans};
-    pass.shape =
-        (struct assay_attention_shape){c->heads, c->kv_heads, c->head_dim, (float)(1 / sqrt((double)c->head_dim))};
+    struct assay_pass pass = {.model = model, .pool = pool, .sequences = sequences, .count = count, .spans = spans};
+    pass.inputs = inputs;
+    pass.shape = (struct assay_attention_shape){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim};
+    pass.shape.scale = (float)c->attention_scale;
+    pass.shape.soft_cap = c->attention_cap;
     enum assay_status status = check_sequences(&pass, err);
     if (status != ASSAY_OK)
         return status;
@@ -243,4 +219,18 @@ enum assay_status assay_model_forward(const struct assay_model *model, struct as
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu tokens", pass.rows);
     place_buffers(&pass, memory);
     return run_layers(&pass, cancel, err);
+}
+
+enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
+                                      const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
+                                      struct assay_err *err)
+{
+    return forward(model, pool, sequences, count, cancel, NULL, err);
+}
+
+enum assay_status assay_model_forward_layers(const struct assay_model *model, struct assay_pool *pool,
+                                             const struct assay_sequence *sequence, float *inputs,
+                                             struct assay_err *err)
+{
+    return forward(model, pool, sequence, 1, NULL, inputs, err);
 }

@@ -3,22 +3,65 @@
  * give the same bits whatever the threads, the batch or the instruction set. docs/NUMERICS.md has the bounds. */
 #pragma once
 
+#include "common/base/limits.h"
 #include "common/base/pool.h"
 #include "common/formats/checkpoint.h"
 
-enum assay_rope_kind { ASSAY_ROPE_DEFAULT, ASSAY_ROPE_LINEAR, ASSAY_ROPE_DYNAMIC, ASSAY_ROPE_LLAMA3 };
+/* Pairs of a head that rotate, at most, where each has a factor of its own. */
+#define ASSAY_ROPE_PAIRS_MAX 256
+
+enum assay_rope_kind {
+    ASSAY_ROPE_DEFAULT,
+    ASSAY_ROPE_LINEAR,
+    ASSAY_ROPE_DYNAMIC,
+    ASSAY_ROPE_LLAMA3,
+    ASSAY_ROPE_YARN,
+    ASSAY_ROPE_LONGROPE
+};
+
+struct assay_rope {
+    enum assay_rope_kind kind;
+    double theta, factor, low_freq_factor, high_freq_factor;
+    double beta_fast, beta_slow;
+    bool truncate; /* yarn: the borders of the ramp are whole numbers */
+    size_t original_positions;
+    double attention_factor; /* cosines and sines are multiplied by it */
+    double score_factor;     /* what yarn's mscale_all_dim makes of the scale of q . k, where a family heeds it */
+    float short_factors[ASSAY_ROPE_PAIRS_MAX], long_factors[ASSAY_ROPE_PAIRS_MAX]; /* longrope */
+};
+
+enum assay_norm_kind { ASSAY_NORM_RMS, ASSAY_NORM_LAYER };
+enum assay_activation {
+    ASSAY_ACTIVATION_SILU,
+    ASSAY_ACTIVATION_GELU,
+    ASSAY_ACTIVATION_GELU_TANH,
+    ASSAY_ACTIVATION_RELU
+};
+
+struct assay_family;
 
 struct assay_model_config {
     const char *architecture; /* "LlamaForCausalLM", static */
+    const struct assay_family *family;
     size_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions_max;
+    enum assay_norm_kind norm;
+    enum assay_activation activation;
     float norm_eps;
-    bool tied_head, attention_bias, mlp_bias;
+    bool tied_head, attention_bias, output_bias, mlp_bias; /* attention_bias: of q, k and v */
     bool compute_bf16; /* "assay": {"compute": "bf16"}: products of the layers' linears round both operands to bf16 */
-    struct {
-        enum assay_rope_kind kind;
-        double theta, factor, low_freq_factor, high_freq_factor;
-        size_t original_positions;
-    } rope;
+    bool parallel_residual;        /* attention and MLP read the same x */
+    float embedding_scale;         /* of the token's embedding; 1 */
+    float residual_scale;          /* of what a layer adds to x; 1 */
+    double attention_scale;        /* of q . k */
+    bool attention_scale_by_layer; /* which layer i divides by i + 1 */
+    float attention_cap;           /* scores become cap * tanh(score / cap); 0: none */
+    size_t window;                 /* keys that a row of a windowed layer sees; 0: no layer is */
+    bool windowed[ASSAY_MODEL_LAYERS_MAX];
+    size_t rotary_dim;                  /* the first elements of a head, which rotate; 0: positions have embeddings */
+    struct assay_rope rope, local_rope; /* the latter is for windowed layers, where the family has two */
+    float logit_scale;                  /* of the head's products and bias; 1 */
+    float final_cap;                    /* logits become cap * tanh(logit / cap); 0: none */
+    size_t vocab_used; /* "assay": {"used_vocab": n}: ids from n on are padding and have no logits; else vocab */
 };
 
 /* Reads config.json of transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) style.
@@ -28,6 +71,7 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
                                           struct assay_err *err) ASSAY_MUST_USE;
 
 struct assay_model;
+struct assay_panels;
 
 /* Loads a checkpoint or an artifact. Understood of quantization_config: compressed-tensors int8 per channel and 4 bits
  * packed by group or channel, bitsandbytes nf4; another is UNIMPLEMENTED by name. Weights are packed layer by layer;
@@ -53,6 +97,12 @@ enum assay_status assay_model_forward(const struct assay_model *model, struct as
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;
 
+/* The same for one sequence, which also tells what each layer begins with: inputs[layers, tokens, hidden]; inputs[0]
+ * are the embeddings. */
+enum assay_status assay_model_forward_layers(const struct assay_model *model, struct assay_pool *pool,
+                                             const struct assay_sequence *sequence, float *inputs,
+                                             struct assay_err *err) ASSAY_MUST_USE;
+
 /* Products on this model's shapes give the same bits for a row whether 1, 2, 7, 16 or 256 rows are multiplied: checked
  * with pseudo-random rows, for workers to call once at start. INTERNAL names the shape that does not hold it. */
 enum assay_status assay_model_check_rows(const struct assay_model *model, struct assay_pool *pool,
@@ -65,15 +115,31 @@ const char *assay_numerics_id(void);
 
 struct assay_head;
 
-/* lm_head.weight, or the embedding when tied. */
+/* The head's weight, or the embedding when tied, and what stands between its products and the logits. */
 enum assay_status assay_head_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                   struct assay_head **ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_head_free(struct assay_head *head); /* NULL is fine */
+/* Logits of a row: ids in use, [0, vocab). Padding behind them has none and takes no part in any sum. */
 size_t assay_head_vocab(const struct assay_head *head);
 size_t assay_head_hidden(const struct assay_head *head);
-/* digest of the weight's dtype, shape and bytes: equal digests are one head. */
+/* digest of the weight's dtype, shape and bytes, and of bias, scale, cap and ids in use where a head has them: equal
+ * digests are one head. */
 struct assay_digest assay_head_digest(const struct assay_head *head);
+/* Bytes that the head holds. */
+size_t assay_head_bytes(const struct assay_head *head);
 
-/* logits[rows, vocab] = hidden[rows, d] . W^T. */
+/* logits[rows, vocab] = finish(hidden[rows, d] . W^T + bias). */
 void assay_head_logits(const struct assay_head *head, struct assay_pool *pool, const float *hidden, size_t rows,
                        float *logits);
+
+/* What a head consists of, for those who multiply by it themselves; all of it belongs to the head. A product of
+ * `panels` with `bias` (NULL: none), then assay_head_finish on each row, is what assay_head_logits gives, bit for bit.
+ */
+struct assay_head_parts {
+    const struct assay_panels *panels;
+    const float *bias;
+    float scale, soft_cap; /* 1 and 0: assay_head_finish does nothing */
+};
+struct assay_head_parts assay_head_parts(const struct assay_head *head);
+/* In place, on `count` products of a row, any part of it: x * scale, then cap * tanh(x / cap). Any thread. */
+void assay_head_finish(const struct assay_head *head, size_t count, float *logits);

@@ -6,12 +6,16 @@
 #include "common/nn/model.h"
 
 struct assay_linear_weights {
-    struct assay_panels panels;
-    float *bias; /* [n] or NULL */
+    struct assay_panels panels; /* empty where the family has no such matrix */
+    float *bias;                /* [n] or NULL */
+};
+
+struct assay_norm_weights {
+    float *weight, *bias; /* NULL where there is none */
 };
 
 struct assay_layer {
-    float *attention_norm, *mlp_norm; /* [hidden] */
+    struct assay_norm_weights norms[ASSAY_NORMS];
     struct assay_linear_weights linears[ASSAY_LINEARS];
 };
 
@@ -19,15 +23,16 @@ struct assay_model {
     struct assay_model_config config;
     const struct assay_kernels *kernels;
     struct assay_layer *layers;
-    float *final_norm; /* [hidden] */
-    enum assay_dtype embedding_dtype;
+    struct assay_norm_weights final_norm;
+    enum assay_dtype embedding_dtype, positions_dtype;
     void *embedding; /* [vocab, hidden] */
+    void *positions; /* [positions_max, hidden], or NULL */
     size_t bytes;
 };
 
-/* to[rows, n] = from[rows, k] . W^T (+ bias) with the model's compute; all dense. */
+/* to[rows, n] = from[rows, k] . W^T (+ bias) with the model's compute. `stride` is the distance of rows of `from`. */
 void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, size_t rows, const float *from,
-                      const struct assay_panels *w, const float *bias, float *to);
+                      size_t stride, const struct assay_panels *w, const float *bias, float *to);
 
 /* What a checkpoint's quantization_config says, as far as we read it. */
 enum assay_quantization_kind {
@@ -47,10 +52,12 @@ struct assay_quantization {
 enum assay_status assay_quantization_read(const cJSON *config, const char *what, struct assay_quantization *ret,
                                           struct assay_err *err) ASSAY_MUST_USE;
 
-/* NAME.weight [n, k], or what the quantization has in its place, as panels. */
+/* NAME.weight [n, k], or what the quantization has in its place, as panels. `transposed`: a weight that is not
+ * quantized lies there as [k, n]. */
 enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
-                                    const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
-                                    struct assay_panels *ret, struct assay_err *err) ASSAY_MUST_USE;
+                                    const char *name, size_t n, size_t k, bool transposed,
+                                    const struct assay_quantization *quantization, struct assay_panels *ret,
+                                    struct assay_err *err) ASSAY_MUST_USE;
 
 /* NAME.weight_packed and its companions (pack-quantized), or NAME.weight U8 and its companions (bitsandbytes nf4). */
 enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

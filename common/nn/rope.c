@@ -37,10 +37,10 @@ static void sine_cosine(double x, double *sine, double *cosine)
 }
 
 /* Long wavelengths are stretched by the factor, short ones kept, those between blended. */
-static float llama3_inverse(const struct assay_model_config *config, float inverse)
+static float llama3_inverse(const struct assay_rope *rope, float inverse)
 {
-    float factor = (float)config->rope.factor, low = (float)config->rope.low_freq_factor;
-    float high = (float)config->rope.high_freq_factor, original = (float)config->rope.original_positions;
+    float factor = (float)rope->factor, low = (float)rope->low_freq_factor;
+    float high = (float)rope->high_freq_factor, original = (float)rope->original_positions;
     float wavelength = (float)(2 * PI) / inverse;
     if (wavelength < original / high)
         return inverse;
@@ -50,20 +50,57 @@ static float llama3_inverse(const struct assay_model_config *config, float inver
     return (1 - smooth) * inverse / factor + smooth * inverse;
 }
 
-void assay_rope_inverse(const struct assay_model_config *config, size_t tokens, float *inverse)
+/* The pair that turns `rotations` times over the original length. */
+static double yarn_pair(const struct assay_rope *rope, double dim, double rotations)
 {
-    double dim = (double)config->head_dim, theta = config->rope.theta;
-    if (config->rope.kind == ASSAY_ROPE_DYNAMIC) {
-        double original = (double)config->rope.original_positions, length = fmax((double)tokens, original);
-        theta *= pow(config->rope.factor * length / original - (config->rope.factor - 1), dim / (dim - 2));
+    return dim * log((double)rope->original_positions / (rotations * 2 * PI)) / (2 * log(rope->theta));
+}
+
+/* The first and last pair of the ramp. */
+static void yarn_range(const struct assay_rope *rope, double dim, double *low, double *high)
+{
+    *low = yarn_pair(rope, dim, rope->beta_fast);
+    *high = yarn_pair(rope, dim, rope->beta_slow);
+    if (rope->truncate) {
+        *low = floor(*low);
+        *high = ceil(*high);
     }
-    for (size_t i = 0; i < config->head_dim / 2; i++) {
-        float exponent = (float)(2 * i) / (float)dim;
-        inverse[i] = 1.0f / (float)pow((double)(float)theta, (double)exponent);
-        if (config->rope.kind == ASSAY_ROPE_LINEAR)
-            inverse[i] /= (float)config->rope.factor;
-        else if (config->rope.kind == ASSAY_ROPE_LLAMA3)
-            inverse[i] = llama3_inverse(config, inverse[i]);
+    *low = fmax(*low, 0);
+    *high = fmin(*high, dim - 1);
+    if (*low == *high)
+        *high += 0.001;
+}
+
+/* Pairs that turn often are kept, those that hardly turn are stretched, a linear ramp between. */
+static float yarn_inverse(const struct assay_rope *rope, double low, double high, size_t pair, float power)
+{
+    float ramp = ((float)pair - (float)low) / (float)(high - low);
+    float kept = 1 - fminf(fmaxf(ramp, 0), 1);
+    return 1.0f / ((float)rope->factor * power) * (1 - kept) + 1.0f / power * kept;
+}
+
+void assay_rope_inverse(const struct assay_rope *rope, size_t dim, size_t tokens, float *inverse)
+{
+    double width = (double)dim, theta = rope->theta, low = 0, high = 0;
+    const float *factors = tokens > rope->original_positions ? rope->long_factors : rope->short_factors;
+    if (rope->kind == ASSAY_ROPE_DYNAMIC) {
+        double original = (double)rope->original_positions, length = fmax((double)tokens, original);
+        theta *= pow(rope->factor * length / original - (rope->factor - 1), width / (width - 2));
+    } else if (rope->kind == ASSAY_ROPE_YARN) {
+        yarn_range(rope, width, &low, &high);
+    }
+    for (size_t i = 0; i < dim / 2; i++) {
+        float exponent = (float)(2 * i) / (float)width;
+        float power = (float)pow((double)(float)theta, (double)exponent);
+        inverse[i] = 1.0f / power;
+        if (rope->kind == ASSAY_ROPE_LINEAR)
+            inverse[i] /= (float)rope->factor;
+        else if (rope->kind == ASSAY_ROPE_LLAMA3)
+            inverse[i] = llama3_inverse(rope, inverse[i]);
+        else if (rope->kind == ASSAY_ROPE_YARN)
+            inverse[i] = yarn_inverse(rope, low, high, i, power);
+        else if (rope->kind == ASSAY_ROPE_LONGROPE)
+            inverse[i] = 1.0f / (factors[i] * power);
     }
 }
 

@@ -3,8 +3,8 @@
 
 #include "common/nn/model.h"
 
-/* inverse[head_dim / 2] for a sequence of `tokens` (dynamic scaling depends on it), in f32 like the source. */
-void assay_rope_inverse(const struct assay_model_config *config, size_t tokens, float *inverse);
+/* inverse[dim / 2] for a sequence of `tokens` (dynamic scaling and longrope depend on it), in f32 like the source. */
+void assay_rope_inverse(const struct assay_rope *rope, size_t dim, size_t tokens, float *inverse);
 
 /* cosine[half] and sine[half] of the f32 angles position * inverse[i]: within one f32 ulp of the true values. position
  * < 2^24. */

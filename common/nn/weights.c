@@ -2,6 +2,7 @@
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "common/nn/model_impl.h"
 
@@ -65,6 +66,26 @@ static enum assay_status refuse_parts(const struct assay_checkpoint *checkpoint,
     return ASSAY_OK;
 }
 
+/* [k, n] to [n, k] by squares that stay in the cache; elements of `size` bytes. *ret is to be freed. */
+static enum assay_status transpose(const struct assay_tensor *tensor, size_t n, size_t k, unsigned char **ret,
+                                   struct assay_err *err)
+{
+    enum { SQUARE = 32 };
+    size_t size = assay_dtype_bytes(tensor->dtype);
+    const unsigned char *from = tensor->data;
+    unsigned char *to = malloc(tensor->bytes);
+    if (!to)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s, %zu bytes", tensor->name,
+                             tensor->bytes);
+    for (size_t row = 0; row < k; row += SQUARE)
+        for (size_t column = 0; column < n; column += SQUARE)
+            for (size_t i = row; i < ASSAY_MIN(row + SQUARE, k); i++)
+                for (size_t j = column; j < ASSAY_MIN(column + SQUARE, n); j++)
+                    memcpy(to + (j * k + i) * size, from + (i * n + j) * size, size);
+    *ret = to;
+    return ASSAY_OK;
+}
+
 static enum assay_status load_plain(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                     const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
                                     struct assay_panels *ret, struct assay_err *err)
@@ -91,9 +112,31 @@ static enum assay_status load_plain(const struct assay_checkpoint *checkpoint, s
     return status;
 }
 
+static enum assay_status load_transposed(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                                         const struct assay_tensor *tensor, size_t n, size_t k,
+                                         struct assay_panels *ret, struct assay_err *err)
+{
+    enum assay_status status = assay_tensor_get(checkpoint, tensor->name, k, n, &tensor, err);
+    assay_auto(assay_free_ptr) unsigned char *turned = NULL;
+    if (status == ASSAY_OK)
+        status = transpose(tensor, n, k, &turned, err);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_panels_pack(pool, tensor->dtype, turned, NULL, n, k, ret, err);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "%s: %s", assay_checkpoint_dir(checkpoint), tensor->name);
+    return status;
+}
+
+static bool is_plain(enum assay_dtype dtype)
+{
+    return dtype == ASSAY_F32 || dtype == ASSAY_F16 || dtype == ASSAY_BF16;
+}
+
 enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
-                                    const char *name, size_t n, size_t k, const struct assay_quantization *quantization,
-                                    struct assay_panels *ret, struct assay_err *err)
+                                    const char *name, size_t n, size_t k, bool transposed,
+                                    const struct assay_quantization *quantization, struct assay_panels *ret,
+                                    struct assay_err *err)
 {
     enum assay_status status = refuse_parts(checkpoint, name, quantization, err);
     if (status != ASSAY_OK)
@@ -116,5 +159,7 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
                              "%s: %s is U8, but config.json has no quantization_config of bitsandbytes",
                              assay_checkpoint_dir(checkpoint), full);
     }
+    if (transposed && tensor && is_plain(tensor->dtype))
+        return load_transposed(checkpoint, pool, tensor, n, k, ret, err);
     return load_plain(checkpoint, pool, name, n, k, quantization, ret, err);
 }

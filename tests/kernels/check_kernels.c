@@ -90,6 +90,45 @@ static void run_softmax(const struct assay_vector_ops *ops, size_t n, struct gua
         assert_true(out->x[i] == 0.0f);
 }
 
+static void run_layernorm(const struct assay_vector_ops *ops, size_t n, struct guarded *out)
+{
+    struct guarded x = guarded_noise(n), weight = guarded_noise(n), bias = guarded_noise(n);
+    *out = guarded_new(n);
+    ops->layernorm(n, x.x, weight.x, bias.x, 1e-5f, out->x);
+    ops->layernorm(n, x.x, weight.x, bias.x, 1e-5f, x.x);
+    want_same_bits(x.x, out->x, n, "in place", "layernorm", n);
+    guarded_free(&x);
+    guarded_free(&weight);
+    guarded_free(&bias);
+}
+
+static void run_activations(const struct assay_vector_ops *ops, size_t n, struct guarded *out)
+{
+    *out = guarded_noise(4 * n);
+    for (size_t i = 0; i < 4 * n; i++)
+        out->x[i] *= 9;
+    ops->silu(n, out->x);
+    ops->gelu(n, out->x + n);
+    ops->gelu_tanh(n, out->x + 2 * n);
+    ops->relu(n, out->x + 3 * n);
+}
+
+static void run_soft_cap(const struct assay_vector_ops *ops, size_t n, struct guarded *out)
+{
+    *out = guarded_noise(n);
+    ops->soft_cap(n, 90.0f, 30.0f, out->x);
+}
+
+static void run_arithmetic(const struct assay_vector_ops *ops, size_t n, struct guarded *out)
+{
+    struct guarded x = guarded_noise(n);
+    *out = guarded_noise(n);
+    ops->multiply(n, x.x, out->x);
+    ops->add_scaled(n, 0.3f, x.x, out->x);
+    ops->scale(n, 1.7f, out->x);
+    guarded_free(&x);
+}
+
 static void row_operations_give_the_same_bits_on_every_path(void **state)
 {
     (void)state;
@@ -99,6 +138,10 @@ static void row_operations_give_the_same_bits_on_every_path(void **state)
     on_every_path(run_silu_gate, "silu_gate");
     on_every_path(run_add, "add");
     on_every_path(run_softmax, "softmax");
+    on_every_path(run_layernorm, "layernorm");
+    on_every_path(run_activations, "activations");
+    on_every_path(run_soft_cap, "soft_cap");
+    on_every_path(run_arithmetic, "arithmetic");
 }
 
 #define SWEEP 200000
@@ -136,6 +179,91 @@ static void exp_is_within_its_bound_of_the_true_value(void **state)
     free(x);
     free(y);
     free(other);
+}
+
+/* Sweeps [-limit, limit] through f and compares with the definition in float64: |difference| <= bound * max(floor,
+ * |wanted|). */
+static void want_function(void (*f)(size_t n, float *x), double (*definition)(double), double limit, double bound,
+                          double floor_of, const char *name)
+{
+    float *x = malloc(SWEEP * sizeof *x), *y = malloc(SWEEP * sizeof *y);
+    assert_non_null(x);
+    assert_non_null(y);
+    double worst = 0;
+    for (size_t i = 0; i < SWEEP; i++)
+        y[i] = x[i] = (float)(limit * (2.0 * (double)i / SWEEP - 1));
+    f(SWEEP, y);
+    for (size_t i = 0; i < SWEEP; i++) {
+        double want = definition((double)x[i]), off = fabs((double)y[i] - want) / fmax(floor_of, fabs(want));
+        if (!(off <= bound))
+            fail_msg("%s(%a) is %a, wanted %a", name, (double)x[i], (double)y[i], want);
+        worst = fmax(worst, off);
+    }
+    print_message("%s: largest error %.3g\n", name, worst);
+    free(x);
+    free(y);
+}
+
+static double silu_f64(double x)
+{
+    return x / (1 + exp(-x));
+}
+
+static double gelu_f64(double x)
+{
+    return x * 0.5 * erfc(-x / sqrt(2.0));
+}
+
+static double gelu_tanh_f64(double x)
+{
+    return 0.5 * x * (1 + tanh(sqrt(2 / acos(-1.0)) * (x + 0.044715 * x * x * x)));
+}
+
+static double relu_f64(double x)
+{
+    return x > 0 ? x : 0;
+}
+
+static double soft_cap_f64(double x)
+{
+    return 30 * tanh(x / 30);
+}
+
+static void soft_cap_30(size_t n, float *x)
+{
+    assay_kernels_at(0)->vector->soft_cap(n, 1.0f, 30.0f, x);
+}
+
+static void activations_and_caps_are_near_their_definitions(void **state)
+{
+    (void)state;
+    const struct assay_vector_ops *ops = assay_kernels_at(0)->vector;
+    want_function(ops->silu, silu_f64, 40, 3e-7, 1, "silu");
+    want_function(ops->gelu, gelu_f64, 20, 3e-7, 1, "gelu");
+    want_function(ops->gelu_tanh, gelu_tanh_f64, 20, 3e-7, 1, "gelu_tanh");
+    want_function(ops->relu, relu_f64, 20, 0, 1, "relu");
+    want_function(soft_cap_30, soft_cap_f64, 400, 4 * 1.2e-7, 1e-30, "soft_cap");
+    want_function(soft_cap_30, soft_cap_f64, 1e-3, 4 * 1.2e-7, 1e-30, "soft_cap of small scores");
+}
+
+static void a_layernorm_is_near_float64(void **state)
+{
+    (void)state;
+    float x[100], weight[100], bias[100], y[100];
+    double mean = 0, spread = 0;
+    for (size_t i = 0; i < 100; i++) {
+        x[i] = 7 + noise();
+        weight[i] = noise();
+        bias[i] = noise();
+        mean += (double)x[i] / 100;
+    }
+    for (size_t i = 0; i < 100; i++)
+        spread += ((double)x[i] - mean) * ((double)x[i] - mean) / 100;
+    assay_kernels_at(0)->vector->layernorm(100, x, weight, bias, 1e-5f, y);
+    for (size_t i = 0; i < 100; i++) {
+        double want = ((double)x[i] - mean) / sqrt(spread + 1e-5) * (double)weight[i] + (double)bias[i];
+        assert_true(fabs((double)y[i] - want) <= 3e-6);
+    }
 }
 
 static void exp_holds_at_the_ends(void **state)
@@ -206,6 +334,8 @@ int main(void)
         cmocka_unit_test(row_operations_give_the_same_bits_on_every_path),
         cmocka_unit_test(exp_is_within_its_bound_of_the_true_value),
         cmocka_unit_test(exp_holds_at_the_ends),
+        cmocka_unit_test(activations_and_caps_are_near_their_definitions),
+        cmocka_unit_test(a_layernorm_is_near_float64),
         cmocka_unit_test(a_softmax_sums_to_one_and_survives_huge_scores),
         cmocka_unit_test(the_mask_caps_the_path_and_a_wrong_one_is_refused),
         cmocka_unit_test(weights_of_4_bits_multiply_as_their_decoded_values),
@@ -220,6 +350,8 @@ int main(void)
         cmocka_unit_test(attention_gives_the_same_bits_on_every_path),
         cmocka_unit_test(attention_lies_near_float64),
         cmocka_unit_test(attention_of_a_row_depends_on_the_rows_before_it_alone),
+        cmocka_unit_test(attention_without_a_limit_is_that_within_one_that_nothing_reaches),
+        cmocka_unit_test(keys_outside_of_the_window_leave_no_trace),
     };
     return cmocka_run_group_tests_name("kernels", tests, NULL, NULL);
 }

@@ -221,23 +221,34 @@ void weights_of_other_dtypes_are_refused(void **state)
     assay_panels_release(&panels);
 }
 
-/* Sequences of a batch, heads and head sizes that are whole and ragged. */
+/* Sequences of a batch, heads and head sizes that are whole and ragged; windows of one key, of a panel and around it;
+ * scores under a cap; values that are narrower or wider than keys. */
 static const struct assay_attention_span spans[] = {{0, 1}, {1, 33}, {34, 48}, {82, 49}, {131, 130}};
 static const struct assay_attention_shape attention_shapes[] = {
-    {4, 4, 16, 0.25f}, {6, 2, 40, 0.158f}, {2, 1, 64, 0.125f}, {3, 3, 2, 0.7f}, {8, 1, 32, 0.18f}};
+    {4, 4, 16, 0.25f, 0, 0, 0}, {6, 2, 40, 0.158f, 0, 0, 0},  {2, 1, 64, 0.125f, 0, 0, 0}, {3, 3, 2, 0.7f, 0, 0, 0},
+    {8, 1, 32, 0.18f, 0, 0, 0}, {4, 2, 16, 0.25f, 1, 0, 0},   {4, 2, 16, 0.25f, 31, 0, 0}, {2, 2, 40, 0.2f, 32, 0, 0},
+    {2, 2, 40, 0.2f, 33, 0, 0}, {4, 2, 16, 0.25f, 100, 0, 0}, {2, 1, 24, 0.3f, 0, 3, 0},   {2, 1, 24, 0.3f, 48, 5, 0},
+    {3, 3, 24, 0.2f, 0, 0, 16}, {2, 2, 16, 0.2f, 17, 0, 40}};
 #define ATTENTION_ROWS 261
 
 struct operands {
     struct guarded q, k, v, out;
 };
 
+static size_t value_dim(const struct assay_attention_shape *shape)
+{
+    return shape->value_dim ? shape->value_dim : shape->head_dim;
+}
+
 static struct operands operands_new(const struct assay_attention_shape *shape)
 {
-    size_t wide = ATTENTION_ROWS * shape->heads * shape->head_dim,
-           narrow = ATTENTION_ROWS * shape->kv_heads * shape->head_dim;
+    size_t queries = ATTENTION_ROWS * shape->heads * shape->head_dim;
     noise_seed(7);
-    struct operands o = {guarded_noise(wide), guarded_noise(narrow), guarded_noise(narrow), guarded_new(wide)};
-    for (size_t i = 0; i < wide; i++)
+    struct operands o = {.q = guarded_noise(queries)};
+    o.k = guarded_noise(ATTENTION_ROWS * shape->kv_heads * shape->head_dim);
+    o.v = guarded_noise(ATTENTION_ROWS * shape->kv_heads * value_dim(shape));
+    o.out = guarded_new(ATTENTION_ROWS * shape->heads * value_dim(shape));
+    for (size_t i = 0; i < queries; i++)
         o.q.x[i] *= 4;
     return o;
 }
@@ -284,21 +295,23 @@ static void attend_f64(const struct assay_attention_shape *shape, const struct o
                        size_t head, double *out)
 {
     size_t dim = shape->head_dim, kv = head / (shape->heads / shape->kv_heads), width = shape->kv_heads * dim;
+    size_t wide = value_dim(shape), begin = shape->window && row + 1 > shape->window ? row + 1 - shape->window : 0;
     const float *q = o->q.x + ((first + row) * shape->heads + head) * dim;
-    double weights[ATTENTION_ROWS], top = -INFINITY, sum = 0;
-    for (size_t t = 0; t <= row; t++) {
+    double weights[ATTENTION_ROWS], top = -INFINITY, sum = 0, cap = (double)shape->soft_cap;
+    for (size_t t = begin; t <= row; t++) {
         weights[t] = 0;
         for (size_t i = 0; i < dim; i++)
             weights[t] += (double)q[i] * (double)o->k.x[(first + t) * width + kv * dim + i];
         weights[t] *= (double)shape->scale;
+        weights[t] = cap > 0 ? cap * tanh(weights[t] / cap) : weights[t];
         top = fmax(top, weights[t]);
     }
-    for (size_t t = 0; t <= row; t++)
+    for (size_t t = begin; t <= row; t++)
         sum += weights[t] = exp(weights[t] - top);
-    for (size_t i = 0; i < dim; i++) {
+    for (size_t i = 0; i < wide; i++) {
         out[i] = 0;
-        for (size_t t = 0; t <= row; t++)
-            out[i] += weights[t] / sum * (double)o->v.x[(first + t) * width + kv * dim + i];
+        for (size_t t = begin; t <= row; t++)
+            out[i] += weights[t] / sum * (double)o->v.x[((first + t) * shape->kv_heads + kv) * wide + i];
     }
 }
 
@@ -316,19 +329,17 @@ void attention_lies_near_float64(void **state)
                 for (size_t head = 0; head < shape->heads; head++) {
                     double want[64];
                     attend_f64(shape, &o, spans[s].first, row, head, want);
-                    const float *got = o.out.x + ((spans[s].first + row) * shape->heads + head) * shape->head_dim;
+                    const float *got = o.out.x + ((spans[s].first + row) * shape->heads + head) * value_dim(shape);
                     /* Scores up to 30 are off by a few ulp, values are below 1. */
-                    for (size_t j = 0; j < shape->head_dim; j++)
+                    for (size_t j = 0; j < value_dim(shape); j++)
                         assert_true(fabs((double)got[j] - want[j]) <= 1e-5);
                 }
         operands_free(&o);
     }
 }
 
-void attention_of_a_row_depends_on_the_rows_before_it_alone(void **state)
+static void want_causal(const struct assay_attention_shape *shape)
 {
-    (void)state;
-    const struct assay_attention_shape *shape = &attention_shapes[1];
     const struct assay_kernels *kernels = NULL;
     assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
     struct operands whole = operands_new(shape);
@@ -338,8 +349,56 @@ void attention_of_a_row_depends_on_the_rows_before_it_alone(void **state)
         struct operands cut = operands_new(shape);
         struct assay_attention_span span = {0, tokens};
         attend(kernels, 2, shape, &span, 1, &cut);
-        want_same_bits(cut.out.x, whole.out.x, tokens * shape->heads * shape->head_dim, kernels->name, "cut", tokens);
+        want_same_bits(cut.out.x, whole.out.x, tokens * shape->heads * value_dim(shape), kernels->name, "cut", tokens);
         operands_free(&cut);
     }
     operands_free(&whole);
+}
+
+void attention_of_a_row_depends_on_the_rows_before_it_alone(void **state)
+{
+    (void)state;
+    want_causal(&attention_shapes[1]);
+    want_causal(&attention_shapes[11]);
+}
+
+/* A window as wide as the sequence, a cap of 0 and values as wide as keys change nothing. */
+void attention_without_a_limit_is_that_within_one_that_nothing_reaches(void **state)
+{
+    (void)state;
+    struct assay_attention_shape shape = attention_shapes[1];
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    struct operands want = operands_new(&shape), got = operands_new(&shape);
+    attend(kernels, 2, &shape, spans, ASSAY_COUNT(spans), &want);
+    shape.window = 130;
+    shape.value_dim = shape.head_dim;
+    attend(kernels, 2, &shape, spans, ASSAY_COUNT(spans), &got);
+    want_same_bits(got.out.x, want.out.x, want.out.n, kernels->name, "window of 130", 130);
+    operands_free(&want);
+    operands_free(&got);
+}
+
+/* Keys that lie outside of the window may hold anything finite. */
+void keys_outside_of_the_window_leave_no_trace(void **state)
+{
+    (void)state;
+    const struct assay_attention_shape *shape = &attention_shapes[8];
+    const struct assay_kernels *kernels = NULL;
+    const struct assay_attention_span span = {0, ATTENTION_ROWS};
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    struct operands want = operands_new(shape), got = operands_new(shape);
+    attend(kernels, 2, shape, &span, 1, &want);
+    const size_t row = 200, hidden = row + 1 - shape->window, each = shape->kv_heads * shape->head_dim;
+    for (size_t i = 0; i < hidden * each; i++) {
+        got.k.x[i] = -got.k.x[i];
+        got.v.x[i] = 1e30f;
+    }
+    attend(kernels, 2, shape, &span, 1, &got);
+    const size_t width = shape->heads * shape->head_dim;
+    want_same_bits(got.out.x + row * width, want.out.x + row * width, (ATTENTION_ROWS - row) * width, kernels->name,
+                   "row", row);
+    assert_true(memcmp(got.out.x + (row - 1) * width, want.out.x + (row - 1) * width, width * sizeof(float)) != 0);
+    operands_free(&want);
+    operands_free(&got);
 }

@@ -49,3 +49,5 @@ void weights_of_other_dtypes_are_refused(void **state);
 void attention_gives_the_same_bits_on_every_path(void **state);
 void attention_lies_near_float64(void **state);
 void attention_of_a_row_depends_on_the_rows_before_it_alone(void **state);
+void attention_without_a_limit_is_that_within_one_that_nothing_reaches(void **state);
+void keys_outside_of_the_window_leave_no_trace(void **state);

@@ -13,11 +13,12 @@
 #define LOGIT_ATOL 2e-4
 
 static const char *const models[] = {
-    ASSAY_SHARED_DIR "/golden/models/llama2_mha",
-    ASSAY_SHARED_DIR "/golden/models/llama31_gqa_sharded",
-    ASSAY_SHARED_DIR "/golden/models/llama31_rope_strong",
-    ASSAY_SHARED_DIR "/golden/models/smollm_tied",
-    ASSAY_SHARED_DIR "/models/assay-tiny",
+    ASSAY_SHARED_DIR "/golden/models/llama2_mha",          ASSAY_SHARED_DIR "/golden/models/llama31_gqa_sharded",
+    ASSAY_SHARED_DIR "/golden/models/llama31_rope_strong", ASSAY_SHARED_DIR "/golden/models/smollm_tied",
+    ASSAY_SHARED_DIR "/golden/models/mistral_swa16",       ASSAY_SHARED_DIR "/golden/models/qwen2_tied_bias",
+    ASSAY_SHARED_DIR "/golden/models/r1_distill_qwen",     ASSAY_SHARED_DIR "/golden/models/phi3_fused_swa",
+    ASSAY_SHARED_DIR "/golden/models/phi3_longrope",       ASSAY_SHARED_DIR "/golden/models/gptneox_parallel",
+    ASSAY_SHARED_DIR "/golden/models/gpt2_small",          ASSAY_SHARED_DIR "/models/assay-tiny",
 };
 
 static struct assay_err err = ASSAY_ERR_INIT;
@@ -115,13 +116,39 @@ static void want_close(const float *got, const struct assay_tensor *want, const 
     free(expected);
 }
 
+/* What each layer begins with, where the golden outputs have it. Returns how many layers were compared. */
+static size_t compare_layers(const struct engine *e, const struct assay_safetensors *golden,
+                             const struct assay_tensor *t, const int32_t *ids, const char *dir)
+{
+    size_t layers = assay_model_config(e->model)->layers, tokens = (size_t)assay_tensor_elements(t), compared = 0;
+    size_t each = tokens * assay_head_hidden(e->head);
+    float *inputs = malloc((layers + 1) * each * sizeof *inputs);
+    assert_non_null(inputs);
+    struct assay_sequence sequence = {ids, tokens, 0, tokens, inputs + layers * each};
+    want_ok(assay_model_forward_layers(e->model, e->pool, &sequence, inputs, &err));
+    for (size_t i = 0; i < layers; i++) {
+        char suffix[32];
+        snprintf(suffix, sizeof suffix, "hidden.%zu", i);
+        const struct assay_tensor *want = sibling(golden, t->name, suffix);
+        if (!want)
+            continue;
+        assert_int_equal(assay_tensor_elements(want), each);
+        want_close(inputs + i * each, want, dir);
+        compared++;
+    }
+    free(inputs);
+    assert_true(compared == 0 || compared == layers);
+    return compared;
+}
+
 /* Returns how many tensors were compared. */
 static size_t compare_sequence(const struct engine *e, const struct assay_safetensors *golden,
-                               const struct assay_tensor *t, const char *dir)
+                               const struct assay_tensor *t, const char *dir, size_t *layers)
 {
     size_t tokens = (size_t)assay_tensor_elements(t), vocab = assay_head_vocab(e->head), compared = 0;
     size_t width = assay_head_hidden(e->head);
     int32_t *ids = copy_of(t);
+    *layers += compare_layers(e, golden, t, ids, dir);
     float *hidden = hidden_of(e, ids, tokens), *logits = malloc(tokens * vocab * sizeof *logits);
     assert_non_null(logits);
     assay_head_logits(e->head, e->pool, hidden, tokens, logits);
@@ -154,13 +181,14 @@ static void hidden_states_and_logits_are_those_of_transformers(void **state)
     for (size_t i = 0; i < ASSAY_COUNT(models); i++) {
         struct engine e = engine_open(models[i], 2, NULL);
         struct assay_safetensors *golden = golden_open(models[i]);
-        size_t compared = 0;
+        size_t compared = 0, layers = 0;
         for (size_t j = 0; j < assay_safetensors_count(golden); j++) {
             const struct assay_tensor *tensor = assay_safetensors_at(golden, j);
             if (is_ids(tensor))
-                compared += compare_sequence(&e, golden, tensor, models[i]);
+                compared += compare_sequence(&e, golden, tensor, models[i], &layers);
         }
         assert_true(compared >= 2);
+        assert_true(layers > 0 || strstr(models[i], "assay-tiny"));
         assay_safetensors_close(golden);
         engine_close(&e);
     }
@@ -267,6 +295,19 @@ static void products_are_equal_by_rows_on_these_models(void **state)
     }
 }
 
+/* The same weights as separate and as fused matrices. */
+static void fused_projections_are_the_same_bits(void **state)
+{
+    (void)state;
+    need_shared();
+    size_t bytes;
+    float *want = hidden_by(ASSAY_SHARED_DIR "/models/stories260K", 2, NULL, &bytes);
+    float *got = hidden_by(ASSAY_SHARED_DIR "/models/stories260K-as-phi3", 2, NULL, &bytes);
+    assert_memory_equal(got, want, bytes);
+    free(got);
+    free(want);
+}
+
 static void what_a_model_cannot_run_is_refused(void **state)
 {
     (void)state;
@@ -301,6 +342,7 @@ int main(void)
         cmocka_unit_test(the_company_in_a_batch_does_not_change_a_bit),
         cmocka_unit_test(tokens_behind_a_row_and_the_rows_asked_for_do_not_change_a_bit),
         cmocka_unit_test(products_are_equal_by_rows_on_these_models),
+        cmocka_unit_test(fused_projections_are_the_same_bits),
         cmocka_unit_test(what_a_model_cannot_run_is_refused),
     };
     return cmocka_run_group_tests_name("golden models", tests, NULL, NULL);

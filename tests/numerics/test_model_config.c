@@ -72,11 +72,11 @@ static void what_is_not_implemented_is_refused_by_name(void **state)
     want_refused(PLAIN ",\"final_logit_softcapping\":30.0", ASSAY_UNIMPLEMENTED, "final_logit_softcapping");
     want_refused(PLAIN ",\"attention_multiplier\":0.1", ASSAY_UNIMPLEMENTED, "attention_multiplier");
     want_refused(PLAIN ",\"layer_types\":[\"sliding_attention\"]", ASSAY_UNIMPLEMENTED, "layer_types");
-    want_refused(PLAIN ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4.0}", ASSAY_UNIMPLEMENTED, "yarn");
-    want_refused("\"architectures\":[\"GPT2LMHeadModel\"]", ASSAY_UNIMPLEMENTED, "GPT2LMHeadModel");
-    want_refused("\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"gelu\",\"hidden_size\":64,"
+    want_refused(PLAIN ",\"rope_scaling\":{\"rope_type\":\"axial\",\"factor\":4.0}", ASSAY_UNIMPLEMENTED, "axial");
+    want_refused("\"architectures\":[\"CohereForCausalLM\"]", ASSAY_UNIMPLEMENTED, "CohereForCausalLM");
+    want_refused("\"architectures\":[\"LlamaForCausalLM\"],\"hidden_act\":\"mish\",\"hidden_size\":64,"
                  "\"num_hidden_layers\":2,\"num_attention_heads\":4,\"intermediate_size\":172,\"vocab_size\":100",
-                 ASSAY_UNIMPLEMENTED, "gelu");
+                 ASSAY_UNIMPLEMENTED, "mish");
 }
 
 static void sizes_that_do_not_fit_are_refused(void **state)
@@ -95,6 +95,19 @@ static void sizes_that_do_not_fit_are_refused(void **state)
     want_refused("\"architectures\":[]", ASSAY_INVALID_ARGUMENT, "architectures");
 }
 
+static void want_inverse(const cJSON *want, const struct assay_model_config *c, size_t tokens, const char *model)
+{
+    float inverse[ASSAY_ROPE_PAIRS_MAX];
+    assert_true(cJSON_IsArray(want));
+    assert_int_equal(cJSON_GetArraySize(want), c->rotary_dim / 2);
+    assay_rope_inverse(&c->rope, c->rotary_dim, tokens, inverse);
+    for (size_t i = 0; i < c->rotary_dim / 2; i++) {
+        double expected = cJSON_GetArrayItem(want, (int)i)->valuedouble;
+        if (!(fabs((double)inverse[i] / expected - 1) <= 1.2e-7))
+            fail_msg("%s: pair %zu at %zu tokens: %g, wanted %g", model, i, tokens, (double)inverse[i], expected);
+    }
+}
+
 static void inverse_frequencies_are_those_of_transformers(void **state)
 {
     (void)state;
@@ -103,23 +116,31 @@ static void inverse_frequencies_are_those_of_transformers(void **state)
     assay_auto(assay_json_delete) cJSON *reference = NULL;
     if (assay_json_load(ASSAY_SHARED_DIR "/golden/models/rope_reference.json", &reference, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
-    static const char *const models[] = {"llama2_mha", "llama31_gqa_sharded", "llama31_rope_strong"};
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++) {
-        const cJSON *model = cJSON_GetObjectItemCaseSensitive(reference, models[i]);
-        const cJSON *want = cJSON_GetObjectItemCaseSensitive(model, "inv_freq_seqNone");
-        assay_auto(assay_free_ptr) char *rope =
-            cJSON_PrintUnformatted(cJSON_GetObjectItemCaseSensitive(model, "rope_parameters"));
-        assert_true(rope && cJSON_IsArray(want));
-        char members[1024];
-        snprintf(members, sizeof members, PLAIN ",\"rope_parameters\":%s", rope);
+    const cJSON *model;
+    size_t compared = 0;
+    cJSON_ArrayForEach(model, reference)
+    {
+        static const struct {
+            const char *key;
+            size_t tokens;
+        } lengths[] = {{"inv_freq_seqNone", 1}, {"inv_freq_seq33", 33}, {"inv_freq_seq120", 120}};
+        char path[512];
         struct assay_model_config c;
-        want_config(members, &c);
-        float inverse[8];
-        assert_int_equal(cJSON_GetArraySize(want), ASSAY_COUNT(inverse));
-        assay_rope_inverse(&c, 33, inverse);
-        for (int j = 0; j < 8; j++)
-            assert_true(fabs((double)inverse[j] / cJSON_GetArrayItem(want, j)->valuedouble - 1) <= 1.2e-7);
+        assay_auto(assay_json_delete) cJSON *json = NULL;
+        snprintf(path, sizeof path, ASSAY_SHARED_DIR "/golden/models/%s/config.json", model->string);
+        if (assay_json_load(path, &json, &err) != ASSAY_OK || assay_model_config_read(json, path, &c, &err) != ASSAY_OK)
+            fail_msg("%s", err.text);
+        const cJSON *factor = cJSON_GetObjectItemCaseSensitive(model, "attention_factor");
+        assert_true(fabs(c.rope.attention_factor / factor->valuedouble - 1) <= 1e-12);
+        for (size_t i = 0; i < ASSAY_COUNT(lengths); i++) {
+            const cJSON *want = cJSON_GetObjectItemCaseSensitive(model, lengths[i].key);
+            if (want) {
+                want_inverse(want, &c, lengths[i].tokens, model->string);
+                compared++;
+            }
+        }
     }
+    assert_true(compared >= 16);
 }
 
 static void dynamic_rope_changes_only_beyond_the_trained_length(void **state)
@@ -129,10 +150,10 @@ static void dynamic_rope_changes_only_beyond_the_trained_length(void **state)
     want_config(PLAIN, &plain);
     want_config(PLAIN ",\"rope_scaling\":{\"rope_type\":\"dynamic\",\"factor\":2.0}", &dynamic);
     float want[8], got[8];
-    assay_rope_inverse(&plain, 128, want);
-    assay_rope_inverse(&dynamic, 128, got);
+    assay_rope_inverse(&plain.rope, 16, 128, want);
+    assay_rope_inverse(&dynamic.rope, 16, 128, got);
     assert_memory_equal(got, want, sizeof got);
-    assay_rope_inverse(&dynamic, 256, got);
+    assay_rope_inverse(&dynamic.rope, 16, 256, got);
     /* base 10000 * (2 * 256 / 128 - 1)^(16 / 14) */
     double base = 10000 * pow(3, 16.0 / 14);
     for (int i = 0; i < 8; i++)

@@ -1,5 +1,7 @@
-/* Attention by blocks of queries: the scores of one block against all keys before it, a softmax by row, and the sum of
- * the values, both products by the tiles of gemm. Keys and values are packed once a sequence and key-value head. */
+/* Attention by blocks of queries: the scores of one block against all keys that it sees, a softmax by row, and the sum
+ * of the values, both products by the tiles of gemm. Keys and values are packed once a sequence and key-value head.
+ * With a window a block skips whole panels of keys before it; what a row sees begins at its own first key, wherever the
+ * block begins, so that the bits depend on neither. */
 #include <string.h>
 
 #include "common/kernels/kernels.h"
@@ -28,6 +30,17 @@ static size_t round_up(size_t n, size_t step)
     return (n + step - 1) / step * step;
 }
 
+static size_t value_dim(const struct assay_attention_shape *shape)
+{
+    return shape->value_dim ? shape->value_dim : shape->head_dim;
+}
+
+/* The first key that a row sees. */
+static size_t first_key(const struct assay_attention_shape *shape, size_t row)
+{
+    return shape->window && row >= shape->window ? row + 1 - shape->window : 0;
+}
+
 /* Floats of one key-value head's packed keys, and of its values. */
 static size_t keys_floats(const struct assay_attention_shape *shape, size_t tokens)
 {
@@ -36,14 +49,14 @@ static size_t keys_floats(const struct assay_attention_shape *shape, size_t toke
 
 static size_t values_floats(const struct assay_attention_shape *shape, size_t tokens)
 {
-    return round_up(shape->head_dim, ASSAY_PANEL) * tokens;
+    return round_up(value_dim(shape), ASSAY_PANEL) * tokens;
 }
 
 /* Packed queries, scores, packed probabilities, sums. */
 static size_t scratch_floats(const struct assay_attention_shape *shape, size_t tokens_max)
 {
     size_t keys = round_up(tokens_max, ASSAY_PANEL);
-    return QUERIES * (shape->head_dim + 2 * keys + round_up(shape->head_dim, ASSAY_PANEL));
+    return QUERIES * (shape->head_dim + 2 * keys + round_up(value_dim(shape), ASSAY_PANEL));
 }
 
 static size_t tokens_largest(const struct assay_attention_span *spans, size_t count)
@@ -67,12 +80,13 @@ size_t assay_attention_workspace(const struct assay_attention_shape *shape, cons
                                  size_t count, size_t threads)
 {
     /* A bound from above, with room for the rounding, that tells whether the exact sizes can overflow. */
-    size_t width = shape->kv_heads * 2 * (shape->head_dim + ASSAY_PANEL), total = 0, bound;
+    size_t widest = ASSAY_MAX(shape->head_dim, value_dim(shape));
+    size_t width = shape->kv_heads * 2 * (widest + ASSAY_PANEL), total = 0, bound;
     for (size_t i = 0; i < count; i++)
         if (__builtin_add_overflow(total, spans[i].tokens + ASSAY_PANEL, &total))
             return 0;
     if (__builtin_mul_overflow(total, width, &bound) ||
-        __builtin_mul_overflow(total + shape->head_dim + ASSAY_PANEL, 4 * QUERIES * threads, &total) ||
+        __builtin_mul_overflow(total + widest + ASSAY_PANEL, 4 * QUERIES * threads, &total) ||
         __builtin_add_overflow(bound, total, &bound))
         return 0;
     return packed_floats(shape, spans, count) + threads * scratch_floats(shape, tokens_largest(spans, count));
@@ -83,15 +97,16 @@ static void pack_head(const struct attention *t, const struct assay_attention_sp
                       float *values)
 {
     size_t dim = t->shape->head_dim, stride = t->shape->kv_heads * dim, tokens = span->tokens;
-    const float *k = t->k + span->first * stride + head * dim, *v = t->v + span->first * stride + head * dim;
+    size_t wide = value_dim(t->shape), value_stride = t->shape->kv_heads * wide;
+    const float *k = t->k + span->first * stride + head * dim, *v = t->v + span->first * value_stride + head * wide;
     for (size_t first = 0; first < tokens; first += ASSAY_PANEL)
         assay_tiles_pack(ASSAY_PANEL, ASSAY_MIN(tokens - first, (size_t)ASSAY_PANEL), dim, k + first * stride, stride,
                          keys + first * dim);
-    for (size_t first = 0; first < dim; first += ASSAY_PANEL) {
-        size_t columns = ASSAY_MIN(dim - first, (size_t)ASSAY_PANEL);
+    for (size_t first = 0; first < wide; first += ASSAY_PANEL) {
+        size_t columns = ASSAY_MIN(wide - first, (size_t)ASSAY_PANEL);
         for (size_t i = 0; i < tokens; i++) {
             float *to = values + first * tokens + i * ASSAY_PANEL;
-            memcpy(to, v + i * stride + first, columns * sizeof *to);
+            memcpy(to, v + i * value_stride + first, columns * sizeof *to);
             memset(to + columns, 0, (ASSAY_PANEL - columns) * sizeof *to);
         }
     }
@@ -118,7 +133,7 @@ static void pack_piece(void *arg, size_t index, size_t thread)
 static void sum_values(const struct attention *t, size_t rows, size_t keys, size_t tokens, const float *tiles,
                        const float *values, float *sums)
 {
-    size_t tile_rows = t->kernels->gemm->tile_rows, width = round_up(t->shape->head_dim, ASSAY_PANEL);
+    size_t tile_rows = t->kernels->gemm->tile_rows, width = round_up(value_dim(t->shape), ASSAY_PANEL);
     for (size_t begin = 0; begin < keys; begin += KEYS) {
         size_t depth = ASSAY_MIN(keys - begin, (size_t)KEYS);
         for (size_t column = 0; column < width; column += ASSAY_PANEL)
@@ -129,31 +144,46 @@ static void sum_values(const struct attention *t, size_t rows, size_t keys, size
     }
 }
 
+/* Scores of the query at `row` to probabilities; x[0] belongs to key `skip`. */
+static void weigh_row(const struct attention *t, size_t row, size_t skip, size_t keys, float *x)
+{
+    const struct assay_attention_shape *shape = t->shape;
+    size_t low = first_key(shape, row) - skip, valid = row + 1 - skip - low;
+    float scale = shape->scale;
+    memset(x, 0, low * sizeof *x);
+    if (shape->soft_cap > 0) {
+        t->kernels->vector->soft_cap(valid, scale, shape->soft_cap, x + low);
+        scale = 1;
+    }
+    t->kernels->vector->softmax(valid, keys - low, scale, x + low);
+}
+
 static void attend_block(const struct attention *t, size_t sequence, size_t head, size_t begin, float *scratch)
 {
     const struct assay_attention_shape *shape = t->shape;
     const struct assay_attention_span *span = &t->spans[sequence];
     size_t dim = shape->head_dim, stride = shape->heads * dim, tile_rows = t->kernels->gemm->tile_rows;
-    size_t rows = ASSAY_MIN(span->tokens - begin, t->queries), keys = begin + rows;
-    size_t columns = round_up(keys, ASSAY_PANEL), width = round_up(dim, ASSAY_PANEL);
+    size_t rows = ASSAY_MIN(span->tokens - begin, t->queries);
+    size_t skip = first_key(shape, begin) / ASSAY_PANEL * ASSAY_PANEL, keys = begin + rows - skip;
+    size_t wide = value_dim(shape), columns = round_up(keys, ASSAY_PANEL), width = round_up(wide, ASSAY_PANEL);
     float *queries = scratch, *scores = queries + QUERIES * dim, *tiles = scores + QUERIES * columns;
     float *sums = tiles + QUERIES * columns;
     const float *packed_keys = packed_at(t, sequence, head / (shape->heads / shape->kv_heads));
-    const float *packed_values = packed_keys + keys_floats(shape, span->tokens);
-    size_t at = (span->first + begin) * stride + head * dim;
-    assay_tiles_pack(tile_rows, rows, dim, t->q + at, stride, queries);
+    const float *packed_values = packed_keys + keys_floats(shape, span->tokens) + skip * ASSAY_PANEL;
+    assay_tiles_pack(tile_rows, rows, dim, t->q + (span->first + begin) * stride + head * dim, stride, queries);
     for (size_t column = 0; column < columns; column += ASSAY_PANEL)
         for (size_t r = 0; r < rows; r += tile_rows)
-            t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim, packed_keys + column * dim,
-                                   scores + r * columns + column, columns, false);
+            t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim,
+                                   packed_keys + (skip + column) * dim, scores + r * columns + column, columns, false);
     for (size_t r = 0; r < rows; r++)
-        t->kernels->vector->softmax(begin + r + 1, keys, shape->scale, scores + r * columns);
+        weigh_row(t, begin + r, skip, keys, scores + r * columns);
     assay_tiles_pack(tile_rows, rows, keys, scores, columns, tiles);
     sum_values(t, rows, keys, span->tokens, tiles, packed_values, sums);
-    /* Adding 0 turns -0 into 0: keys behind a row, which add 0 times their value, then leave no trace. */
+    /* Adding 0 turns -0 into 0: keys that a row does not see, which add 0 times their value, then leave no trace. */
+    float *out = t->out + (span->first + begin) * shape->heads * wide + head * wide;
     for (size_t r = 0; r < rows; r++)
-        for (size_t i = 0; i < dim; i++)
-            t->out[at + r * stride + i] = sums[r * width + i] + 0.0f;
+        for (size_t i = 0; i < wide; i++)
+            out[r * shape->heads * wide + i] = sums[r * width + i] + 0.0f;
 }
 
 static void attend_piece(void *arg, size_t index, size_t thread)
