@@ -1,4 +1,4 @@
-/* assay tokenize: token ids of a text, as the model's tokenizer.json gives them. */
+/* assay tokenize: token ids of a text, as the model's tokenizer gives them. */
 #include <errno.h>
 #include <stdio.h>
 #include <string.h>
@@ -68,7 +68,7 @@ int assay_command_tokenize(int argc, char **argv)
     };
     const struct assay_command command = {
         .usage = "assay tokenize MODEL --file FILE [--json] [--special]",
-        .summary = "Token ids of a text. MODEL is a directory with tokenizer.json.",
+        .summary = "Token ids of a text. MODEL is a directory with tokenizer.json or tokenizer.model.",
         .settings = settings,
         .settings_count = ASSAY_COUNT(settings),
         .positional = &model,

@@ -8,6 +8,8 @@
 #include "common/tokenizer/hf/assay_hf.h"
 
 #define TOKENIZER_FILE "tokenizer.json"
+#define MODEL_FILE "tokenizer.model"
+#define CONFIG_FILE "tokenizer_config.json"
 #define ERROR_BYTES 384
 
 struct assay_tokenizer {
@@ -31,15 +33,50 @@ enum assay_status assay_tokenizer_parse(const void *json, size_t len, const char
     return ASSAY_OK;
 }
 
+static enum assay_status read_in(const char *dir, const char *file, size_t bytes_max, char path[ASSAY_PATH_MAX],
+                                 char **ret, size_t *ret_len, struct assay_err *err)
+{
+    enum assay_status status = assay_path_join(path, dir, file, err);
+    return status == ASSAY_OK ? assay_file_read(path, bytes_max, ret, ret_len, err) : status;
+}
+
+/* NOT_FOUND when there is no tokenizer.model. */
+static enum assay_status convert(const char *dir, struct assay_tokenizer **ret, struct assay_err *err)
+{
+    char path[ASSAY_PATH_MAX], config_path[ASSAY_PATH_MAX], error[ERROR_BYTES];
+    assay_auto(assay_free_ptr) char *model = NULL;
+    assay_auto(assay_free_ptr) char *config = NULL;
+    assay_auto(assay_free_ptr) char *json = NULL;
+    size_t len = 0, config_len = 0, json_len = 0;
+    enum assay_status status = read_in(dir, MODEL_FILE, ASSAY_TOKENIZER_FILE_BYTES_MAX, path, &model, &len, err);
+    if (status == ASSAY_OK) {
+        status = read_in(dir, CONFIG_FILE, ASSAY_JSON_FILE_BYTES_MAX, config_path, &config, &config_len, err);
+        status = status == ASSAY_NOT_FOUND ? ASSAY_OK : status;
+    }
+    if (status != ASSAY_OK)
+        return status;
+    if (assay_hf_from_sentencepiece((const uint8_t *)model, len, (const uint8_t *)config, config_len, &json, &json_len,
+                                    error, sizeof error) != 0)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s cannot be used: %s", path, error);
+    return assay_tokenizer_parse(json, json_len, path, ret, err);
+}
+
 enum assay_status assay_tokenizer_open(const char *dir, struct assay_tokenizer **ret, struct assay_err *err)
 {
     char path[ASSAY_PATH_MAX];
     assay_auto(assay_free_ptr) char *json = NULL;
     size_t len;
-    enum assay_status status = assay_path_join(path, dir, TOKENIZER_FILE, err);
+    struct assay_err missing = ASSAY_ERR_INIT;
+    enum assay_status status =
+        read_in(dir, TOKENIZER_FILE, ASSAY_TOKENIZER_FILE_BYTES_MAX, path, &json, &len, &missing);
     if (status == ASSAY_OK)
-        status = assay_file_read(path, ASSAY_TOKENIZER_FILE_BYTES_MAX, &json, &len, err);
-    return status == ASSAY_OK ? assay_tokenizer_parse(json, len, path, ret, err) : status;
+        return assay_tokenizer_parse(json, len, path, ret, err);
+    struct assay_err converting = ASSAY_ERR_INIT;
+    if (status == ASSAY_NOT_FOUND && (status = convert(dir, ret, &converting)) != ASSAY_NOT_FOUND)
+        missing = converting;
+    if (err && status != ASSAY_OK)
+        *err = missing;
+    return status;
 }
 
 void assay_tokenizer_close(struct assay_tokenizer *tokenizer)

@@ -6,15 +6,17 @@
 
 struct assay_tokenizer;
 
-/* Reads DIR/tokenizer.json; its truncation and padding are switched off. Errors name the file. */
+/* Reads DIR/tokenizer.json; its truncation and padding are switched off. Where only DIR/tokenizer.model is, that
+ * (sentencepiece BPE) becomes what transformers makes of it, with BOS, EOS and added tokens as tokenizer_config.json
+ * says. Errors name the file; what cannot be converted is refused by name. */
 enum assay_status assay_tokenizer_open(const char *dir, struct assay_tokenizer **ret,
                                        struct assay_err *err) ASSAY_MUST_USE;
-/* The same over the bytes of a tokenizer.json. */
+/* The same over the bytes of a tokenizer.json; its tokenizer is named by their digest. */
 enum assay_status assay_tokenizer_parse(const void *json, size_t len, const char *what, struct assay_tokenizer **ret,
                                         struct assay_err *err) ASSAY_MUST_USE;
 void assay_tokenizer_close(struct assay_tokenizer *tokenizer); /* NULL is fine */
 
-/* Digest of tokenizer.json's bytes. */
+/* Digest of tokenizer.json's bytes, or of those made of tokenizer.model. */
 struct assay_digest assay_tokenizer_digest(const struct assay_tokenizer *tokenizer);
 /* Size of the vocabulary with added tokens. */
 size_t assay_tokenizer_vocab(const struct assay_tokenizer *tokenizer);

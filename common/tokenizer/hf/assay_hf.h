@@ -21,6 +21,11 @@ int assay_hf_encode(const struct assay_hf *hf, const uint8_t *text, size_t len, 
 int assay_hf_decode(const struct assay_hf *hf, const int32_t *ids, size_t count, int skip_special, char **ret,
                     size_t *ret_len, char *error, size_t error_bytes);
 
+/* The text of a tokenizer.json for a tokenizer.model; `config` is tokenizer_config.json or empty. NUL-terminated;
+ * *ret_len does not count the NUL. */
+int assay_hf_from_sentencepiece(const uint8_t *model, size_t len, const uint8_t *config, size_t config_len, char **ret,
+                                size_t *ret_len, char *error, size_t error_bytes);
+
 struct assay_hf_chat;
 
 int assay_hf_chat_new(const uint8_t *source, size_t len, struct assay_hf_chat **ret, char *error, size_t error_bytes);

@@ -2,6 +2,7 @@
 
 mod chat;
 mod python;
+mod sentencepiece;
 
 use std::ffi::{c_char, c_int, c_void};
 use std::panic::{catch_unwind, AssertUnwindSafe};
@@ -236,6 +237,29 @@ pub unsafe extern "C" fn assay_hf_chat_render(
         let text = (*template).render(borrow(variables, len), now_s)?;
         *ret = hand_out(text.as_bytes())?.cast::<c_char>();
         *ret_len = text.len();
+        Ok(())
+    };
+    guard(work, error, error_bytes)
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn assay_hf_from_sentencepiece(
+    model: *const u8,
+    len: usize,
+    config: *const u8,
+    config_len: usize,
+    ret: *mut *mut c_char,
+    ret_len: *mut usize,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> c_int {
+    silence_panics();
+    let work = || {
+        let json = sentencepiece::to_json(borrow(model, len), borrow(config, config_len))?;
+        *ret = hand_out(json.as_bytes())?.cast::<c_char>();
+        *ret_len = json.len();
         Ok(())
     };
     guard(work, error, error_bytes)
