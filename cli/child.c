@@ -59,7 +59,8 @@ void assay_child_release(struct assay_child *child)
 static bool decided_by_supervisor(const char *variable)
 {
     static const char *const names[] = {
-        "ASSAY_DATA=", "ASSAY_LISTEN=", "ASSAY_CPUS=", "ASSAY_WORKERS=", "ASSAY_COORDINATOR=", "ASSAY_PRECISION="};
+        "ASSAY_DATA=",      "ASSAY_LISTEN=", "ASSAY_CPUS=",   "ASSAY_WORKERS=", "ASSAY_COORDINATOR=",
+        "ASSAY_PRECISION=", "ASSAY_HTTP=",   "ASSAY_HEALTH=", "ASSAY_ENDPOINT="};
     for (size_t i = 0; i < ASSAY_COUNT(names); i++)
         if (strncmp(variable, names[i], strlen(names[i])) == 0)
             return true;

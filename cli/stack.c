@@ -44,6 +44,8 @@ static enum assay_status take_options(struct assay_stack *stack, const struct as
                                stack->listen);
     if (status == ASSAY_OK)
         status = assay_worker_plans_parse(options->workers, stack->plans, &stack->plans_count, err);
+    if (status == ASSAY_OK)
+        status = assay_stack_http_parse(options->http, &stack->http, err);
     if (status != ASSAY_OK)
         return status;
     if (stack->listen[0]) {

@@ -10,6 +10,7 @@ struct assay_stack_options {
     const char *listen;   /* the coordinator's endpoint; NULL = its socket under data_dir */
     const char *cpus;     /* list for all children, as "0-3"; NULL = all */
     const char *workers;  /* as assay_worker_plans_parse takes; NULL = on demand only */
+    const char *http;     /* where each process serves its pages, as assay_stack_http_parse takes; NULL = nowhere */
 };
 
 struct assay_stack;

@@ -33,6 +33,7 @@ struct assay_stack {
     char listen[ASSAY_PATH_MAX], cpus[ASSAY_CPU_LIST_MAX]; /* "" = not given */
     struct assay_worker_plan plans[ASSAY_STACK_WORKERS_MAX];
     size_t plans_count;
+    struct assay_stack_http http;
     int lock_fd;
     pthread_t supervisor, watcher;
     bool supervisor_runs, watcher_runs;

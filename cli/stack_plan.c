@@ -7,6 +7,7 @@
 #include <sys/wait.h>
 
 #include "common/base/exit_code.h"
+#include "common/base/paths.h"
 
 bool assay_precision_is_plain(const char *text)
 {
@@ -173,4 +174,54 @@ enum assay_status assay_status_of_wait(int wait_status)
     default:
         return ASSAY_INTERNAL;
     }
+}
+
+/* --- pages --- */
+
+enum assay_status assay_stack_http_parse(const char *text, struct assay_stack_http *ret, struct assay_err *err)
+{
+    static const char *const hosts[] = {"127.0.0.1", "localhost", "[::1]"};
+    struct assay_stack_http http = {0};
+    const char *colon = text ? strrchr(text, ':') : NULL;
+    size_t length = colon ? (size_t)(colon - text) : 0;
+    bool known = false;
+    if (!text || !text[0]) {
+        *ret = http;
+        return ASSAY_OK;
+    }
+    if (strcmp(text, "unix") == 0) {
+        ret->kind = ASSAY_STACK_HTTP_UNIX;
+        return ASSAY_OK;
+    }
+    for (size_t i = 0; i < ASSAY_COUNT(hosts); i++)
+        known |= strlen(hosts[i]) == length && strncmp(text, hosts[i], length) == 0;
+    bool is_free = known && strcmp(colon, ":*") == 0;
+    bool digits = known && colon[1] && strspn(colon + 1, "0123456789") == strlen(colon + 1) && strlen(colon + 1) <= 5;
+    http.port = digits ? (unsigned)strtoul(colon + 1, NULL, 10) : 0;
+    if (!is_free && (http.port == 0 || http.port > UINT16_MAX))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "--http: found '%.200s', wanted unix, 127.0.0.1:* or 127.0.0.1:PORT", text);
+    http.kind = is_free ? ASSAY_STACK_HTTP_FREE : ASSAY_STACK_HTTP_PORTS;
+    memcpy(http.address, text, length);
+    *ret = http;
+    return ASSAY_OK;
+}
+
+enum assay_status assay_stack_http_of(const struct assay_stack_http *http, const char *data_dir, const char *name,
+                                      size_t index, char *text, size_t bytes, struct assay_err *err)
+{
+    int used = 0;
+    if (http->kind == ASSAY_STACK_HTTP_PORTS && http->port + index > UINT16_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--http: no port is left for %s behind %u", name, http->port);
+    if (http->kind == ASSAY_STACK_HTTP_OFF)
+        text[0] = '\0';
+    else if (http->kind == ASSAY_STACK_HTTP_UNIX)
+        used = snprintf(text, bytes, "unix:%s/%s/%s-http.sock", data_dir, ASSAY_RUN_DIR, name);
+    else if (http->kind == ASSAY_STACK_HTTP_FREE)
+        used = snprintf(text, bytes, "%s:*", http->address);
+    else
+        used = snprintf(text, bytes, "%s:%zu", http->address, http->port + index);
+    if (used < 0 || (size_t)used >= bytes)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--http: the path of the socket of %s is too long", name);
+    return ASSAY_OK;
 }

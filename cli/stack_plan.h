@@ -50,3 +50,24 @@ void assay_log_last_sentence(const char *text, size_t len, char *ret, size_t ret
 /* A status whose exit code is that of a process that ended so (as waitpid tells): its own code, or INTERNAL for a
  * signal and for codes that stand for no failure. A usage error is INVALID_ARGUMENT. */
 enum assay_status assay_status_of_wait(int wait_status);
+
+/* Where the processes of a stack serve their pages. */
+enum assay_stack_http_kind {
+    ASSAY_STACK_HTTP_OFF,
+    ASSAY_STACK_HTTP_UNIX,  /* DATA/run/NAME-http.sock */
+    ASSAY_STACK_HTTP_FREE,  /* ADDRESS, a free port each */
+    ASSAY_STACK_HTTP_PORTS, /* ADDRESS, the coordinator at `port`, the others in order of their start behind it */
+};
+struct assay_stack_http {
+    enum assay_stack_http_kind kind;
+    char address[64];
+    unsigned port;
+};
+/* "unix", "127.0.0.1:*" or "127.0.0.1:9464"; NULL or "": off. Only the loopback: one token for several processes of one
+ * machine is not to be had from a command line. INVALID_ARGUMENT. */
+enum assay_status assay_stack_http_parse(const char *text, struct assay_stack_http *ret,
+                                         struct assay_err *err) ASSAY_MUST_USE;
+/* The --http of process number `index` (the coordinator is 0) with the name `name`, into text; "" when off.
+ * INVALID_ARGUMENT: the path is too long, or there are no more ports. */
+enum assay_status assay_stack_http_of(const struct assay_stack_http *http, const char *data_dir, const char *name,
+                                      size_t index, char *text, size_t bytes, struct assay_err *err) ASSAY_MUST_USE;

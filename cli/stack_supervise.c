@@ -62,7 +62,14 @@ static enum assay_status set_arguments(struct assay_stack *stack, struct assay_s
     const char *const connect[] = {"--coordinator", stack->endpoint, NULL};
     const char *const precision[] = {"--precision", member->precision, NULL};
     const char *const pinned[] = {"--cpus", cpus, NULL};
+    char pages[ASSAY_PATH_MAX];
+    const char *const http[] = {"--http", pages, NULL};
     enum assay_status status = assay_child_arguments(&member->child, data, err);
+    if (status == ASSAY_OK)
+        status = assay_stack_http_of(&stack->http, stack->data_dir, member->child.name, stack->members_count, pages,
+                                     sizeof pages, err);
+    if (status == ASSAY_OK && pages[0])
+        status = assay_child_arguments(&member->child, http, err);
     if (status == ASSAY_OK)
         status = assay_child_arguments(&member->child, coordinator ? listen : connect, err);
     if (status == ASSAY_OK && member->precision[0])

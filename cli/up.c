@@ -78,10 +78,16 @@ int assay_command_up(int argc, char **argv)
          .target = &options.workers,
          .argument = "PLAN",
          .help = "workers to start at once, each on its CPUs, as fp32:0-3;int8:4-7"},
+        {.name = "http",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.http,
+         .argument = "WHERE",
+         .help = "serve /metrics of each process: unix, 127.0.0.1:* (free ports) or 127.0.0.1:PORT (the coordinator's; "
+                 "the others follow); 'assay workers' tells the addresses"},
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print where it listens as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--json]",
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--http WHERE] [--json]",
         .summary =
             "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
             "a precision, as jobs need them.",

@@ -99,30 +99,43 @@ static void add_counters(cJSON *object, const Assay__V1__ServiceCounters *counte
     cJSON_AddNumberToObject(object, "models_loaded", (double)counters->models_loaded);
     cJSON_AddNumberToObject(object, "cpu_ms", (double)counters->cpu_ms);
     cJSON_AddNumberToObject(object, "rss_bytes", (double)counters->rss_bytes);
+    if (counters->has_uptime_ms)
+        cJSON_AddNumberToObject(object, "uptime_ms", (double)counters->uptime_ms);
+}
+
+const char *assay_word_service(const Assay__V1__RegisterRequest *who)
+{
+    return who->has_kind ? assay_word_service_kind(who->kind) : "coordinator";
+}
+
+cJSON *assay_service_json(const Assay__V1__ServiceInfo *service)
+{
+    const Assay__V1__RegisterRequest *who = service->registration;
+    cJSON *object = cJSON_CreateObject();
+    if (who) {
+        cJSON_AddStringToObject(object, "kind", assay_word_service(who));
+        add_text(object, "precision", who->precision);
+        cJSON_AddNumberToObject(object, "pid", who->pid);
+        add_text(object, "host", who->host);
+        add_text(object, "endpoint", who->endpoint);
+        add_text(object, "http", who->http);
+        add_text(object, "numerics_id", who->numerics_id);
+        add_text(object, "device", who->device);
+        cJSON_AddNumberToObject(object, "threads", who->threads);
+    }
+    add_text(object, "state", service->state);
+    cJSON_AddNumberToObject(object, "silent_ms", (double)service->silent_ms);
+    add_counters(object, service->counters);
+    return object;
 }
 
 cJSON *assay_services_json(const Assay__V1__ListServicesReply *services)
 {
     cJSON *list = cJSON_CreateArray();
-    for (size_t i = 0; i < services->n_services; i++) {
-        const Assay__V1__ServiceInfo *service = services->services[i];
-        const Assay__V1__RegisterRequest *who = service->registration;
-        cJSON *object = cJSON_CreateObject();
-        if (who) {
-            cJSON_AddStringToObject(object, "kind", assay_word_service_kind(who->kind));
-            add_text(object, "precision", who->precision);
-            cJSON_AddNumberToObject(object, "pid", who->pid);
-            add_text(object, "host", who->host);
-            add_text(object, "endpoint", who->endpoint);
-            add_text(object, "numerics_id", who->numerics_id);
-            add_text(object, "device", who->device);
-            cJSON_AddNumberToObject(object, "threads", who->threads);
-        }
-        add_text(object, "state", service->state);
-        cJSON_AddNumberToObject(object, "silent_ms", (double)service->silent_ms);
-        add_counters(object, service->counters);
-        cJSON_AddItemToArray(list, object);
-    }
+    if (services->coordinator)
+        cJSON_AddItemToArray(list, assay_service_json(services->coordinator));
+    for (size_t i = 0; i < services->n_services; i++)
+        cJSON_AddItemToArray(list, assay_service_json(services->services[i]));
     return list;
 }
 

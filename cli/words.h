@@ -22,7 +22,12 @@ char *assay_word_time(uint64_t wall_ms, char text[24]);
 /* A spec as the user writes it, "int4:group_size=64", into text (cut to bytes); "?" for NULL. Returns text. */
 char *assay_word_spec(const Assay__V1__VariantSpec *spec, char *text, size_t bytes);
 
-/* What ListServices answered. The caller's to delete. */
+/* The same of a registration; "coordinator" for the one that names no kind. */
+const char *assay_word_service(const Assay__V1__RegisterRequest *who);
+
+/* One process. The caller's to delete. */
+cJSON *assay_service_json(const Assay__V1__ServiceInfo *service);
+/* What ListServices answered, the coordinator first. The caller's to delete. */
 cJSON *assay_services_json(const Assay__V1__ListServicesReply *services);
 /* The head of a job, as ListJobs answers it. The caller's to delete. */
 cJSON *assay_job_json(const Assay__V1__Job *job);

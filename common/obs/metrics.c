@@ -293,6 +293,13 @@ void assay_gauge_clear(struct assay_series *series)
         atomic_store_explicit(&series->is_set, false, memory_order_release);
 }
 
+void assay_gauge_zero_all(struct assay_metric *metric)
+{
+    struct assay_series *series = metric ? atomic_load_explicit(&metric->first, memory_order_acquire) : NULL;
+    for (; series; series = atomic_load_explicit(&series->next, memory_order_acquire))
+        atomic_store_explicit(&series->count, bits_of(0), memory_order_relaxed);
+}
+
 void assay_histogram_observe(struct assay_series *series, uint64_t count)
 {
     size_t bucket = 0;

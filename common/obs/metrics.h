@@ -58,6 +58,8 @@ void assay_counter_set(struct assay_series *series, uint64_t count);
 void assay_gauge_set(struct assay_series *series, double value);
 void assay_gauge_add(struct assay_series *series, double value);
 void assay_gauge_clear(struct assay_series *series); /* missing until it is set again */
+/* All gauges of a family that were set become 0: what is counted anew before each print begins with this. */
+void assay_gauge_zero_all(struct assay_metric *metric);
 void assay_histogram_observe(struct assay_series *series, uint64_t count);
 
 /* fn(arg) runs before each print, on the thread that prints, one print at a time: it sets what is not counted as it

@@ -22,12 +22,28 @@ static bool is_trace_id(const char *text)
            strspn(text, "0123456789abcdef") == ASSAY_SPAN_TRACE_DIGITS;
 }
 
+static _Thread_local char trace_current[ASSAY_SPAN_TRACE_DIGITS + 1];
+
+void assay_trace_set(const char *trace_id)
+{
+    memset(trace_current, 0, sizeof trace_current);
+    if (is_trace_id(trace_id))
+        memcpy(trace_current, trace_id, ASSAY_SPAN_TRACE_DIGITS);
+}
+
+const char *assay_trace_current(void)
+{
+    return trace_current;
+}
+
 void assay_span_begin(struct assay_span *span, const char *name, const char *trace_id)
 {
     static _Thread_local uint32_t thread;
     if (!thread)
         thread = (uint32_t)gettid();
     *span = (struct assay_span){.name = name, .begin_us = assay_now_us(), .thread = thread};
+    if (!trace_id)
+        trace_id = trace_current;
     if (is_trace_id(trace_id))
         memcpy(span->trace_id, trace_id, ASSAY_SPAN_TRACE_DIGITS);
     prctl(PR_GET_NAME, span->thread_name);

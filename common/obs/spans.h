@@ -31,7 +31,12 @@ struct assay_span {
     struct assay_span_attribute attributes[ASSAY_SPAN_ATTRIBUTES_MAX];
 };
 
-/* trace_id may be NULL; one that is not 32 hexadecimal digits is taken for "". */
+/* The trace that the calling thread works for, until it says otherwise; NULL, or what is not 32 lower-case hexadecimal
+ * digits, stands for none. Calls that the thread makes carry it, and spans that name no trace are of it. */
+void assay_trace_set(const char *trace_id);
+const char *assay_trace_current(void); /* "" for none; the thread's own */
+
+/* trace_id NULL: the thread's. One that is not 32 hexadecimal digits is taken for "". */
 void assay_span_begin(struct assay_span *span, const char *name, const char *trace_id);
 /* What does not fit any more is left out. */
 void assay_span_number(struct assay_span *span, const char *key, int64_t number);

@@ -24,7 +24,7 @@ struct assay_call_options {
     int64_t deadline_ms;  /* from now; 0 = none */
     bool wait_for_ready;  /* while the peer is not there, wait up to the deadline; else UNAVAILABLE after 5 s. A call
                            * that was  sent is not repeated */
-    const char *trace_id; /* may be NULL */
+    const char *trace_id; /* NULL: the calling thread's (common/obs/spans.h) */
     const struct assay_attachment *attachments; /* taken over, whatever the outcome */
     size_t attachments_count;
     const void *owner; /* for assay_client_cancel_owned, may be NULL */

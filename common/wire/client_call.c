@@ -6,6 +6,7 @@
 #include <time.h>
 
 #include "common/base/clock.h"
+#include "common/obs/spans.h"
 #include "common/wire/client_internal.h"
 #include "common/wire/observer.h"
 
@@ -18,6 +19,7 @@ static void set_options(struct assay_client_call *call, const struct assay_call_
 {
     call->started_ms = assay_now_ms();
     call->deadline_ms = INT64_MAX;
+    strcpy(call->trace_id, assay_trace_current());
     if (!options)
         return;
     if (options->deadline_ms > 0 && options->deadline_ms < INT64_MAX / 4)

@@ -1,7 +1,6 @@
 #include "common/wire/member.h"
 
 #include <pthread.h>
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/random.h>
@@ -9,6 +8,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/obs/process.h"
 
 /* A call to the coordinator that takes longer is tried again. */
 #define CALL_MS 5000
@@ -26,6 +26,7 @@ struct assay_member {
     Assay__V1__RegisterRequest *registration;
     assay_member_counters_fn counters;
     void *arg;
+    int64_t started_ms;
     pthread_t thread;
     pthread_mutex_t lock;
     pthread_cond_t changed;
@@ -108,23 +109,12 @@ static bool register_once(struct assay_member *member, int64_t *ret_heartbeat_ms
     return id != 0;
 }
 
-static uint64_t rss_bytes(void)
-{
-    unsigned long long size, resident = 0;
-    FILE *file = fopen("/proc/self/statm", "re");
-    if (!file)
-        return 0;
-    if (fscanf(file, "%llu %llu", &size, &resident) != 2)
-        resident = 0;
-    fclose(file);
-    return resident * (uint64_t)sysconf(_SC_PAGESIZE);
-}
-
 static void fill_counters(struct assay_member *member, Assay__V1__ServiceCounters *counters)
 {
-    counters->has_rss_bytes = counters->has_cpu_ms = true;
-    counters->rss_bytes = rss_bytes();
+    counters->has_rss_bytes = counters->has_cpu_ms = counters->has_uptime_ms = true;
+    counters->rss_bytes = assay_process_rss_bytes();
     counters->cpu_ms = (uint64_t)assay_cpu_ms();
+    counters->uptime_ms = (uint64_t)(assay_now_ms() - member->started_ms);
     if (member->counters)
         member->counters(member->arg, counters);
 }
@@ -221,6 +211,7 @@ enum assay_status assay_member_start(struct assay_client *coordinator, const Ass
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a registration");
     }
     member->coordinator = coordinator;
+    member->started_ms = assay_now_ms();
     member->registration = copy;
     member->counters = counters;
     member->arg = arg;

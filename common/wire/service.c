@@ -1,5 +1,6 @@
 #include "common/wire/service.h"
 
+#include <assert.h>
 #include <sodium/core.h>
 #include <stdio.h>
 #include <string.h>
@@ -11,12 +12,14 @@
 #include "common/base/paths.h"
 
 #define COMMON_SETTINGS 5
+#define OBSERVE_SETTINGS 5
 
 static enum assay_status parse(const struct assay_service_program *program, struct assay_service_process *service,
                                int argc, char **argv, enum assay_settings_outcome *ret, struct assay_err *err)
 {
     struct assay_service_settings *common = &service->settings;
-    struct assay_setting rows[COMMON_SETTINGS + ASSAY_SERVICE_SETTINGS_MAX] = {
+    const struct assay_setting observe[] = {ASSAY_OBSERVE_SETTINGS(common->observe)};
+    struct assay_setting rows[COMMON_SETTINGS + ASSAY_SERVICE_SETTINGS_MAX + OBSERVE_SETTINGS] = {
         {.name = "data",
          .type = ASSAY_SETTING_STRING,
          .target = &common->data,
@@ -51,10 +54,13 @@ static enum assay_status parse(const struct assay_service_program *program, stru
         ASSAY_BUG("too many settings of one service");
     for (size_t i = 0; i < program->settings_count; i++)
         rows[count++] = program->settings[i];
+    static_assert(ASSAY_COUNT(observe) == OBSERVE_SETTINGS, "there is room for them");
+    for (size_t i = 0; i < ASSAY_COUNT(observe); i++)
+        rows[count++] = observe[i];
     const struct assay_command command = {
         .usage = program->usage, .summary = program->summary, .settings = rows, .settings_count = count};
     enum assay_status status = assay_settings_parse(&command, argc, argv, ret, err);
-    if (status == ASSAY_OK && *ret == ASSAY_SETTINGS_RUN && program->check)
+    if (status == ASSAY_OK && *ret == ASSAY_SETTINGS_RUN && program->check && !common->observe.probe)
         status = program->check(service, err);
     return status;
 }
@@ -107,9 +113,35 @@ static enum assay_status join_stack(const struct assay_service_program *program,
     registration.endpoint = (char *)(uintptr_t)assay_server_endpoint(service->server);
     registration.has_threads = true;
     registration.threads = (uint32_t)service->settings.threads;
+    registration.http = (char *)(uintptr_t)assay_observe_url(service->observe);
     if (program->describe)
         program->describe(service, &registration);
-    return assay_member_start(service->client, &registration, program->count, service->arg, &service->member, err);
+    enum assay_status status =
+        assay_member_start(service->client, &registration, program->count, service->arg, &service->member, err);
+    if (status == ASSAY_OK)
+        assay_observe_member(service->observe, service->member);
+    return status;
+}
+
+static enum assay_status observe(const struct assay_service_program *program, struct assay_service_process *service,
+                                 struct assay_err *err)
+{
+    if (program->measure)
+        program->measure(service, assay_observe_metrics(service->observe));
+    return assay_observe_serve(service->observe, service->server, err);
+}
+
+/* --health: the answer of the service that runs with these settings, or at --endpoint. */
+static int probe(const struct assay_service_program *program, const struct assay_service_process *service)
+{
+    char name[64], data_dir[ASSAY_PATH_MAX], endpoint[ASSAY_PATH_MAX];
+    const char *listen = service->settings.listen;
+    snprintf(name, sizeof name, "assay-%s", program->name);
+    if (program->is_coordinator && (!listen || !listen[0]) &&
+        assay_data_dir(service->settings.data, data_dir, NULL) == ASSAY_OK &&
+        assay_ipc_endpoint(data_dir, ASSAY_COORDINATOR_SOCKET, endpoint, NULL) == ASSAY_OK)
+        listen = endpoint;
+    return assay_observe_probe(name, &service->settings.observe, listen);
 }
 
 static enum assay_status start(const struct assay_service_program *program, struct assay_service_process *service,
@@ -117,6 +149,9 @@ static enum assay_status start(const struct assay_service_program *program, stru
 {
     bool is_member = !program->is_coordinator;
     enum assay_status status = prepare_directories(program, service, err);
+    if (status == ASSAY_OK)
+        status = assay_observe_start(&service->settings.observe, program->name,
+                                     program->precision ? *program->precision : "", &service->observe, err);
     if (status == ASSAY_OK && is_member)
         status = assay_pool_new((size_t)service->settings.threads, service->settings.cpus, &service->pool, err);
     if (status == ASSAY_OK)
@@ -129,6 +164,8 @@ static enum assay_status start(const struct assay_service_program *program, stru
         status = assay_client_new(service->loop, service->coordinator, &service->client, err);
     if (status == ASSAY_OK)
         status = run_step(program->prepare, service, err);
+    if (status == ASSAY_OK)
+        status = observe(program, service, err);
     if (status == ASSAY_OK)
         status = assay_loop_start(service->loop, err);
     service->loop_runs = status == ASSAY_OK;
@@ -158,6 +195,7 @@ static void stop(const struct assay_service_program *program, struct assay_servi
         if (program->drain)
             program->drain(service);
     }
+    assay_observe_close(service->observe);
     assay_member_stop(service->member);
     assay_client_free(service->client);
     if (service->loop_runs) {
@@ -170,6 +208,7 @@ static void stop(const struct assay_service_program *program, struct assay_servi
     if (program->close)
         program->close(service);
     assay_loop_free(service->loop);
+    assay_observe_free(service->observe);
     assay_pool_free(service->pool);
 }
 
@@ -189,9 +228,13 @@ int assay_service_main(const struct assay_service_program *program, int argc, ch
         return ASSAY_EXIT_PASS;
     if (sodium_init() < 0)
         return ASSAY_EXIT_INTERNAL;
+    if (service.settings.observe.probe)
+        return probe(program, &service);
     enum assay_status status = start(program, &service, &err);
     if (status == ASSAY_OK) {
-        assay_log(ASSAY_LOG_INFO, "serving endpoint=%s", assay_server_endpoint(service.server));
+        const char *url = assay_observe_url(service.observe);
+        assay_log(ASSAY_LOG_INFO, "serving endpoint=%s http=%s", assay_server_endpoint(service.server),
+                  url[0] ? url : "off");
         int signal_number = assay_shutdown_wait();
         assay_log(ASSAY_LOG_INFO, "shutting down signal=%d", signal_number);
     } else {

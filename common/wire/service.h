@@ -2,14 +2,16 @@
  * A service says what is its own in a struct assay_service_program; assay_service_main does the rest.
  *
  * Order: settings, check, data directory, pool, loop, open, server, client of the coordinator, prepare, the loop runs,
- * start, membership, begin. On SIGTERM or SIGINT (or when a step failed, for what was done of it): Health says
- * NOT_SERVING, drain, membership ends, clients and server are freed, the loop ends, close. */
+ * start, membership, begin. The pages of --http open before the loop runs. On SIGTERM or SIGINT (or when a step failed,
+ * for what was done of it): Health says NOT_SERVING, drain, the pages close, membership ends, clients and server are
+ * freed, the loop ends, close. */
 #pragma once
 
 #include "common/base/fs.h"
 #include "common/base/pool.h"
 #include "common/base/settings.h"
 #include "common/wire/member.h"
+#include "common/wire/observe.h"
 #include "common/wire/server.h"
 
 /* Settings of a service's own, beside the common ones. */
@@ -21,6 +23,7 @@ struct assay_service_settings {
     /* Members of a stack, so all but the coordinator: */
     const char *coordinator, *cpus;
     int64_t threads;
+    struct assay_observe_options observe;
 };
 
 /* One process. `arg` is the service's own state. */
@@ -33,6 +36,7 @@ struct assay_service_process {
     struct assay_server *server;
     struct assay_client *client; /* of the coordinator; NULL in the coordinator */
     struct assay_member *member; /* NULL in the coordinator */
+    struct assay_observe *observe;
     bool loop_runs;
     void *arg;
 };
@@ -51,8 +55,11 @@ struct assay_service_program {
     assay_service_fn check;      /* the settings; a failure is a usage error */
     assay_service_fn open;       /* files of its own; data_dir is there, the loop too, nothing is bound */
     assay_service_fn prepare;    /* adds its services to the server, before the loop runs */
-    assay_service_fn start;      /* the loop runs, membership has not begun */
-    assay_service_fn begin;      /* last; membership has begun */
+    /* Adds its own metrics; what their collectors look at lives until `close`. */
+    void (*measure)(struct assay_service_process *service, struct assay_metrics *metrics);
+    const char *const *precision; /* what a worker runs, once the settings are known */
+    assay_service_fn start;       /* the loop runs, membership has not begun */
+    assay_service_fn begin;       /* last; membership has begun */
     /* Fills what is the service's own in its registration; strings live until the service ends. */
     void (*describe)(struct assay_service_process *service, Assay__V1__RegisterRequest *registration);
     assay_member_counters_fn count; /* gets arg */

@@ -9,6 +9,7 @@
 #include "common/wire/server.h"
 #include "services/coordinator/job.h"
 #include "services/coordinator/latency.h"
+#include "services/coordinator/metrics.h"
 #include "services/coordinator/registry.h"
 #include "services/coordinator/scheduler.h"
 
@@ -38,6 +39,9 @@ struct assay_coordinator {
     struct assay_latency decisions; /* of leases, with their replies filled */
 
     struct assay_serve *serve; /* the loop thread's own */
+    struct assay_coordinator_metrics metrics;
+    const char *http;   /* where the pages are, "" = nowhere; NULL before they are */
+    int64_t started_ms; /* monotonic */
 };
 
 /* Locked: says that members, runs or jobs changed, so that waiting calls and job threads look again. */

@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/obs/spans.h"
 
 bool assay_driver_must_stop(struct assay_job *job)
 {
@@ -152,8 +153,11 @@ static enum assay_status make_plan(struct assay_job *job, const char *corpus, si
 {
     struct assay_coordinator *c = job->coordinator;
     struct assay_plan plan;
+    struct assay_span span;
+    assay_span_begin(&span, "plan", NULL);
     enum assay_status status =
         assay_plan_make(job->record->request, corpus, corpus_bytes, c->data_dir, c->store, &plan, err);
+    assay_span_end(&span);
     if (status != ASSAY_OK)
         return status;
     pthread_mutex_lock(&c->lock);
@@ -203,6 +207,19 @@ static enum assay_status share_steps(struct assay_job *job, size_t index, struct
     return status;
 }
 
+static enum assay_status trace_step(const char *name,
+                                    enum assay_status (*step)(struct assay_job *, size_t, struct assay_err *),
+                                    struct assay_job *job, size_t index, struct assay_err *err)
+{
+    struct assay_span span;
+    assay_span_begin(&span, name, NULL);
+    assay_span_text(&span, "variant", job->plan.variants[index].label);
+    enum assay_status status = step(job, index, err);
+    assay_span_text(&span, "status", assay_status_name(status));
+    assay_span_end(&span);
+    return status;
+}
+
 static enum assay_status run_steps(struct assay_job *job, const char *corpus, size_t corpus_bytes,
                                    struct assay_err *err)
 {
@@ -212,11 +229,17 @@ static enum assay_status run_steps(struct assay_job *job, const char *corpus, si
             status = share_steps(job, i, err);
             continue;
         }
-        status = assay_step_quantize(job, i, err);
+        status = trace_step("job.quantize", assay_step_quantize, job, i, err);
         if (status == ASSAY_OK)
-            status = assay_step_run(job, i, err);
+            status = trace_step("job.lookup", assay_step_run, job, i, err);
     }
-    return status == ASSAY_OK ? assay_step_score(job, err) : status;
+    if (status != ASSAY_OK)
+        return status;
+    struct assay_span span;
+    assay_span_begin(&span, "job.score", NULL);
+    status = assay_step_score(job, err);
+    assay_span_end(&span);
+    return status;
 }
 
 /* Time of the forward passes that cached records saved, at the rate measured in this job or in the one that ran them;
@@ -252,6 +275,16 @@ static void note_rates(struct assay_job *job)
     job->record->saved_us = saved_us;
 }
 
+/* Locked. */
+static void note_state(const struct assay_job *job)
+{
+    const char *state = job->record->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED ? "completed"
+                        : job->record->state == ASSAY__V1__JOB_STATE__JOB_STATE_FAILED  ? "failed"
+                                                                                        : "cancelled";
+    if (assay_job_is_over(job))
+        assay_counter_add(assay_metric_series(job->coordinator->metrics.jobs_ended, &state), 1);
+}
+
 /* Locked. Progress may be lost by a kill, a state that somebody was told of may not: without a commit the job stays as
  * it was on disk. */
 static void commit_state(struct assay_job *job, Assay__V1__JobState state, const char *text)
@@ -262,6 +295,7 @@ static void commit_state(struct assay_job *job, Assay__V1__JobState state, const
     if (assay_job_commit(job, job->coordinator->store, NULL, 0, text, &err) != ASSAY_OK)
         assay_log(ASSAY_LOG_ERROR, "cannot store a job job=%s reason=\"%s\"", assay_job_hex(job, hex), err.text);
     assay_log(ASSAY_LOG_INFO, "%s job=%s", text, assay_job_hex(job, hex));
+    note_state(job);
     assay_coordinator_changed(job->coordinator);
 }
 
@@ -364,10 +398,19 @@ static void *job_main(void *arg)
     struct driver_start *start = arg;
     struct assay_job *job = start->job;
     struct assay_err err = {ASSAY_CANCELLED, "the job was cancelled"};
+    char hex[2 * ASSAY_JOB_ID_BYTES + 1];
+    struct assay_span span;
+    pthread_setname_np(pthread_self(), "assay-job");
+    assay_trace_set(assay_job_hex(job, hex));
+    assay_span_begin(&span, "job", NULL);
     if (!start->call || accept(start)) {
         bool ran = wait_turn(job);
         enum assay_status status = ran ? run_steps(job, start->corpus, start->corpus_bytes, &err) : ASSAY_CANCELLED;
         finish(job, status, &err);
+        assay_span_number(&span, "variants", (int64_t)job->plan.variants_count);
+        assay_span_number(&span, "chunks", (int64_t)job->plan.chunks.count);
+        assay_span_text(&span, "status", assay_status_name(status));
+        assay_span_end(&span);
         if (ran) {
             pthread_mutex_lock(&job->coordinator->lock);
             job->coordinator->jobs_running--;

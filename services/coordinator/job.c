@@ -138,7 +138,7 @@ static bool append_packed(struct assay_job *job, uint64_t sequence, const uint8_
     return true;
 }
 
-static void fill_phase(const struct assay_phase *phase, int64_t now_ms, Assay__V1__Phase *ret)
+void assay_job_fill_phase(const struct assay_phase *phase, int64_t now_ms, Assay__V1__Phase *ret)
 {
     assay__v1__phase__init(ret);
     ret->name = (char *)(uintptr_t)phase->name;
@@ -158,7 +158,7 @@ static uint8_t *pack_event(const struct assay_job *job, const char *text, size_t
     Assay__V1__Phase phases[ASSAY_JOB_PHASES_MAX], *pointers[ASSAY_JOB_PHASES_MAX];
     int64_t now_ms = assay_now_ms();
     for (size_t i = 0; i < job->phases_count; i++) {
-        fill_phase(&job->phases[i], now_ms, &phases[i]);
+        assay_job_fill_phase(&job->phases[i], now_ms, &phases[i]);
         pointers[i] = &phases[i];
     }
     event.has_sequence = event.has_wall_ms = event.has_state = true;

@@ -92,5 +92,8 @@ size_t assay_job_add_phase(struct assay_job *job, const char *verb, const char *
                            uint64_t total);
 void assay_job_advance(struct assay_job *job, size_t phase, uint64_t done, uint64_t cached, uint64_t total);
 
+/* A phase as a message that points into it. */
+void assay_job_fill_phase(const struct assay_phase *phase, int64_t now_ms, Assay__V1__Phase *ret);
+
 /* Sets *string to a copy of text (NULL when out of memory), freeing what was there. For records on the heap. */
 void assay_job_set_string(char **string, const char *text);

@@ -2,6 +2,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
 #include "common/wire/service.h"
@@ -81,6 +82,7 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
 {
     struct assay_coordinator *c = service->arg;
     c->server = service->server;
+    c->started_ms = assay_now_ms();
     c->local = strncmp(service->listen, "ipc://", 6) == 0;
     c->scheduler = assay_scheduler_new();
     if (!c->scheduler)
@@ -88,8 +90,17 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
     return assay_serve_new(c, err);
 }
 
+static void measure(struct assay_service_process *service, struct assay_metrics *metrics)
+{
+    assay_coordinator_measure(service->arg, metrics);
+}
+
 static enum assay_status start(struct assay_service_process *service, struct assay_err *err)
 {
+    struct assay_coordinator *c = service->arg;
+    pthread_mutex_lock(&c->lock);
+    c->http = assay_observe_url(service->observe);
+    pthread_mutex_unlock(&c->lock);
     return resume_jobs(service->arg, err);
 }
 
@@ -153,6 +164,7 @@ int main(int argc, char **argv)
         .is_coordinator = true,
         .open = open_store,
         .prepare = prepare,
+        .measure = measure,
         .start = start,
         .drain = drain,
         .close = end,

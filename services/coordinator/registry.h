@@ -27,7 +27,7 @@ enum assay_service_health { ASSAY_HEALTH_ALIVE, ASSAY_HEALTH_SUSPECT, ASSAY_HEAL
 #define ASSAY_HEALTHS 3
 
 struct assay_service_counters {
-    uint64_t chunks_run, tokens_run, records_sent, compute_us, rss_bytes, models_loaded, cpu_ms;
+    uint64_t chunks_run, tokens_run, records_sent, compute_us, rss_bytes, models_loaded, cpu_ms, uptime_ms;
 };
 
 struct assay_service {
@@ -38,6 +38,7 @@ struct assay_service {
     char numerics[64];
     char host[64];
     char device[32];
+    char http[256]; /* where its pages are, "" = nowhere */
     uint32_t pid;
     uint32_t threads;
     uint64_t memory_bytes; /* that models may take; 0 = not said */

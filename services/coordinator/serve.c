@@ -8,6 +8,7 @@
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "proto/control.pb-c.h"
+#include "proto/status.pb-c.h"
 #include "proto/work.pb-c.h"
 
 /* How often silence, lease ends and progress are looked at. */
@@ -45,6 +46,16 @@ static void health_changed(void *arg, const struct assay_service *service)
     assay_coordinator_changed(c);
 }
 
+static void note_waiting(const struct assay_serve *serve)
+{
+    const struct assay_coordinator *c = serve->coordinator;
+    size_t watchers = 0;
+    for (const struct assay_watcher *at = serve->watchers; at; at = at->next)
+        watchers++;
+    assay_gauge_set(assay_metric_only(c->metrics.parked), (double)c->calls_parked);
+    assay_gauge_set(assay_metric_only(c->metrics.watchers), (double)watchers);
+}
+
 static void tick(void *arg)
 {
     struct assay_serve *serve = arg;
@@ -60,6 +71,7 @@ static void tick(void *arg)
     pthread_mutex_unlock(&c->lock);
     assay_serve_parked(serve);
     assay_serve_watchers(serve);
+    note_waiting(serve);
 }
 
 static void copy_text(char *ret, size_t bytes, const char *text)
@@ -87,6 +99,7 @@ static void register_service(struct assay_call *call, void *service)
     copy_text(entry.numerics, sizeof entry.numerics, request->numerics_id);
     copy_text(entry.host, sizeof entry.host, request->host);
     copy_text(entry.device, sizeof entry.device, request->device);
+    copy_text(entry.http, sizeof entry.http, request->http);
     do
         randombytes_buf(&entry.id, sizeof entry.id);
     while (entry.id == 0);
@@ -116,7 +129,7 @@ static void heartbeat(struct assay_call *call, void *service)
         const Assay__V1__ServiceCounters *from = request->counters;
         counters =
             (struct assay_service_counters){from->chunks_run, from->tokens_run,    from->records_sent, from->compute_us,
-                                            from->rss_bytes,  from->models_loaded, from->cpu_ms};
+                                            from->rss_bytes,  from->models_loaded, from->cpu_ms,       from->uptime_ms};
     }
     pthread_mutex_lock(&c->lock);
     bool known =
@@ -127,15 +140,6 @@ static void heartbeat(struct assay_call *call, void *service)
     reply.unknown = !known;
     assay_call_reply(call, &reply.base, NULL, 0);
 }
-
-/* One service as a message; strings point into `entry`. */
-struct service_message {
-    Assay__V1__ServiceInfo info;
-    Assay__V1__RegisterRequest registration;
-    Assay__V1__ServiceCounters counters;
-    ProtobufCBinaryData loaded[ASSAY_LOADED_MAX];
-    struct assay_service entry;
-};
 
 static const char *state_of(const struct assay_service *service, bool leased)
 {
@@ -149,7 +153,7 @@ static const char *state_of(const struct assay_service *service, bool leased)
     }
 }
 
-static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
+void assay_serve_fill_service(struct assay_service_message *m, bool leased, int64_t now_ms)
 {
     assay__v1__service_info__init(&m->info);
     assay__v1__register_request__init(&m->registration);
@@ -165,10 +169,11 @@ static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
     m->registration.numerics_id = m->entry.numerics;
     m->registration.host = m->entry.host;
     m->registration.device = m->entry.device;
+    m->registration.http = m->entry.http;
     const struct assay_service_counters *counters = &m->entry.counters;
     m->counters.has_chunks_run = m->counters.has_tokens_run = m->counters.has_records_sent =
         m->counters.has_compute_us = m->counters.has_rss_bytes = m->counters.has_models_loaded =
-            m->counters.has_cpu_ms = true;
+            m->counters.has_cpu_ms = m->counters.has_uptime_ms = true;
     m->counters.chunks_run = counters->chunks_run;
     m->counters.tokens_run = counters->tokens_run;
     m->counters.records_sent = counters->records_sent;
@@ -176,6 +181,7 @@ static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
     m->counters.rss_bytes = counters->rss_bytes;
     m->counters.models_loaded = counters->models_loaded;
     m->counters.cpu_ms = counters->cpu_ms;
+    m->counters.uptime_ms = counters->uptime_ms;
     m->info.has_service_id = m->info.has_silent_ms = true;
     m->info.service_id = m->entry.id;
     m->info.silent_ms = (uint64_t)(now_ms - m->entry.seen_ms);
@@ -188,43 +194,11 @@ static void fill_service(struct service_message *m, bool leased, int64_t now_ms)
         m->loaded[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, m->entry.loaded[i].digest.bytes};
 }
 
-static void list_services(struct assay_call *call, void *service)
-{
-    struct assay_coordinator *c = service;
-    pthread_mutex_lock(&c->lock);
-    size_t count = c->registry.count;
-    struct service_message *messages = calloc(ASSAY_MAX(count, 1), sizeof *messages);
-    Assay__V1__ServiceInfo **infos = calloc(ASSAY_MAX(count, 1), sizeof *infos);
-    size_t filled = 0;
-    for (int kind = 1; messages && infos && kind < ASSAY_SERVICE_KINDS; kind++) {
-        const struct assay_service *entry = NULL;
-        while ((entry = assay_registry_next(&c->registry, (enum assay_service_kind)kind, entry))) {
-            struct service_message *message = &messages[filled];
-            message->entry = *entry;
-            fill_service(message, assay_scheduler_has_lease(c->scheduler, entry->id), assay_now_ms());
-            infos[filled++] = &message->info;
-        }
-    }
-    pthread_mutex_unlock(&c->lock);
-    if (messages && infos) {
-        Assay__V1__ListServicesReply reply = ASSAY__V1__LIST_SERVICES_REPLY__INIT;
-        reply.n_services = count;
-        reply.services = infos;
-        assay_call_reply(call, &reply.base, NULL, 0);
-    } else {
-        struct assay_err err;
-        assay_err_set(&err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu services", count);
-        assay_call_fail(call, &err);
-    }
-    free(messages);
-    free(infos);
-}
-
-const assay_method_fn assay_serve_coordinator_methods[] = {register_service,       heartbeat,
-                                                           list_services,          assay_serve_watch_demand,
-                                                           assay_serve_submit_job, assay_serve_watch_events,
-                                                           assay_serve_get_job,    assay_serve_list_jobs,
-                                                           assay_serve_cancel_job, assay_serve_plan_job};
+const assay_method_fn assay_serve_coordinator_methods[] = {register_service,          heartbeat,
+                                                           assay_serve_list_services, assay_serve_watch_demand,
+                                                           assay_serve_submit_job,    assay_serve_watch_events,
+                                                           assay_serve_get_job,       assay_serve_list_jobs,
+                                                           assay_serve_cancel_job,    assay_serve_plan_job};
 _Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 10, "one handler for each method of control.proto");
 
 enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err)
@@ -236,6 +210,7 @@ enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct 
     assay_server_add(coordinator->server, &assay__v1__coordinator__descriptor, assay_serve_coordinator_methods,
                      coordinator);
     assay_server_add(coordinator->server, &assay__v1__work__descriptor, assay_serve_work_methods, coordinator);
+    assay_server_add(coordinator->server, &assay__v1__status__descriptor, assay_serve_status_methods, coordinator);
     serve->timer = assay_loop_timer(coordinator->loop, TICK_MS, TICK_MS, tick, serve);
     pthread_mutex_lock(&coordinator->lock);
     coordinator->serve = serve;

@@ -38,6 +38,17 @@ struct assay_serve {
     struct assay_watcher *watchers;
 };
 
+/* One service as a message; strings point into `entry`, which is filled by the caller. */
+struct assay_service_message {
+    Assay__V1__ServiceInfo info;
+    Assay__V1__RegisterRequest registration;
+    Assay__V1__ServiceCounters counters;
+    ProtobufCBinaryData loaded[ASSAY_LOADED_MAX];
+    struct assay_service entry;
+};
+void assay_serve_fill_service(struct assay_service_message *message, bool leased, int64_t now_ms);
+
+extern const assay_method_fn assay_serve_status_methods[];
 extern const assay_method_fn assay_serve_work_methods[];
 extern const assay_method_fn assay_serve_coordinator_methods[];
 
@@ -46,6 +57,8 @@ void assay_serve_parked(struct assay_serve *serve);
 void assay_serve_benches_free(struct assay_serve *serve);
 /* Locked: runs whose counts changed say so to their jobs. */
 void assay_serve_note_runs(struct assay_coordinator *coordinator);
+/* serve_status.c */
+void assay_serve_list_services(struct assay_call *call, void *service);
 /* serve_watch.c */
 void assay_serve_watch_events(struct assay_call *call, void *service);
 void assay_serve_watch_demand(struct assay_call *call, void *service);

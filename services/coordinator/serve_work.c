@@ -20,6 +20,7 @@ struct lease_reply {
     uint32_t *tokens, *begins, *ends;
     int32_t *ids; /* malloc; taken over by the attachment */
     char evaluator[256];
+    char trace_id[2 * ASSAY_JOB_ID_BYTES + 1];
 };
 
 static void lease_reply_release(struct lease_reply *r)
@@ -77,6 +78,7 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     message->ids = &r->ids_tensor;
     message->has_record_dtype = true;
     message->record_dtype = plan->record_dtype;
+    message->trace_id = assay_job_hex(run->job, r->trace_id);
     return true;
 }
 
@@ -128,7 +130,9 @@ static bool try_lease(struct assay_coordinator *c, struct assay_call *call)
     int64_t begun_us = assay_now_us();
     pthread_mutex_lock(&c->lock);
     bool filled = grant(c, assay_call_request(call), &r);
-    assay_latency_note(&c->decisions, assay_now_us() - begun_us);
+    int64_t took_us = assay_now_us() - begun_us;
+    assay_latency_note(&c->decisions, took_us);
+    assay_histogram_observe(assay_metric_only(c->metrics.decisions), (uint64_t)took_us);
     pthread_mutex_unlock(&c->lock);
     if (filled) {
         const struct assay_attachment ids = {r.ids, r.shape[0] * sizeof *r.ids, assay_attachment_free, NULL};
@@ -318,6 +322,17 @@ static struct assay_chunk_key *keys_of(const Assay__V1__CompleteRequest *request
     return keys;
 }
 
+/* Locked. */
+static void note_work(const struct assay_coordinator *c, const struct assay_job_run *run,
+                      const Assay__V1__CompleteRequest *request, size_t chunks)
+{
+    const struct assay_plan_variant *variant = &run->job->plan.variants[run - run->job->runs];
+    const char *precision = assay_scheme_name(variant->spec.scheme);
+    assay_counter_add(assay_metric_series(c->metrics.chunks_run, &precision), chunks);
+    assay_counter_add(assay_metric_series(c->metrics.tokens_run, &precision), request->tokens);
+    assay_counter_add(assay_metric_series(c->metrics.compute, &precision), request->compute_us);
+}
+
 /* Locked. False: the lease is lost. */
 static bool apply_complete(struct assay_coordinator *c, const Assay__V1__CompleteRequest *request,
                            const struct assay_chunk_key *keys)
@@ -331,6 +346,7 @@ static bool apply_complete(struct assay_coordinator *c, const Assay__V1__Complet
     if (job_run) {
         job_run->tokens_run += request->tokens;
         job_run->compute_us += request->compute_us;
+        note_work(c, job_run, request, newly);
     }
     if (request->failure && request->failure[0]) {
         enum assay_status status = (enum assay_status)request->failure_status;
@@ -360,6 +376,7 @@ static void complete_chunks(struct assay_call *call, void *service)
     pthread_mutex_lock(&c->lock);
     assay_registry_seen(&c->registry, request->service_id, NULL, assay_now_ms());
     bool kept = apply_complete(c, request, keys);
+    assay_counter_add(assay_metric_only(c->metrics.late_answers), !kept);
     pthread_mutex_unlock(&c->lock);
     Assay__V1__CompleteReply reply = ASSAY__V1__COMPLETE_REPLY__INIT;
     reply.has_lease_lost = true;

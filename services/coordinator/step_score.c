@@ -78,6 +78,15 @@ enum assay_status assay_have_ask(struct assay_client *evaluator, const struct as
     return status;
 }
 
+/* Locked. */
+static void note_lookups(const struct assay_job *job, const struct assay_run *run)
+{
+    static const char *const outcomes[] = {"hit", "miss"};
+    struct assay_metric *lookups = job->coordinator->metrics.records_found;
+    assay_counter_add(assay_metric_series(lookups, &outcomes[0]), assay_run_done(run));
+    assay_counter_add(assay_metric_series(lookups, &outcomes[1]), assay_run_total(run) - assay_run_done(run));
+}
+
 static enum assay_status add_run(struct assay_job *job, size_t index, const struct assay_have *have,
                                  struct assay_err *err)
 {
@@ -99,6 +108,8 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
                                                   .job = job->number,
                                                   .owner = run};
         status = assay_scheduler_add(c->scheduler, &options, &run->run, err);
+        if (status == ASSAY_OK)
+            note_lookups(job, run->run);
     }
     if (status == ASSAY_OK) {
         assay_job_note_run(run);

@@ -35,6 +35,12 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
                                err);
 }
 
+static void measure(struct assay_service_process *service, struct assay_metrics *metrics)
+{
+    const struct program *program = service->arg;
+    assay_evaluator_measure(program->evaluator, metrics);
+}
+
 static enum assay_status begin(struct assay_service_process *service, struct assay_err *err)
 {
     const struct program *program = service->arg;
@@ -85,6 +91,7 @@ int main(int argc, char **argv)
         .kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR,
         .open = open_records,
         .prepare = prepare,
+        .measure = measure,
         .begin = begin,
         .count = count,
         .drain = drain,

@@ -5,6 +5,7 @@
 #include <time.h>
 
 #include "common/base/clock.h"
+#include "common/obs/spans.h"
 #include "services/evaluator/score_internal.h"
 
 /* --- arrivals: from the writer's thread to the job's --- */
@@ -312,8 +313,12 @@ static enum assay_status step(struct score_job *job, struct assay_err *err)
                              (unsigned long long)job->chunks_done, job->plan.occurrences_count);
     size_t count = assay_join_next(job->join, uniques, job->batch);
     if (count > 0) {
+        struct assay_span span;
         int64_t begin_ms = assay_now_ms();
+        assay_span_begin(&span, "score.batch", NULL);
+        assay_span_number(&span, "chunks", (int64_t)count);
         status = score_batch(job, uniques, count, err);
+        assay_span_end(&span);
         adapt_batch(job, assay_now_ms() - begin_ms);
         job->news = true;
     } else {

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/base/pool.h"
+#include "common/obs/metrics.h"
 #include "common/wire/server.h"
 #include "proto/control.pb-c.h"
 #include "services/evaluator/records.h"
@@ -25,6 +26,9 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
 void assay_evaluator_drain(struct assay_evaluator *evaluator, int64_t wait_ms);
 /* After the server was freed, which ends what hangs on a client. NULL is fine. */
 void assay_evaluator_free(struct assay_evaluator *evaluator);
+
+/* Adds what it counts to the registry; it outlives the registry's prints. */
+void assay_evaluator_measure(struct assay_evaluator *evaluator, struct assay_metrics *metrics);
 
 /* assay_member_counters_fn: chunks and tokens scored, heads loaded, time of scoring. */
 void assay_evaluator_count(void *evaluator, Assay__V1__ServiceCounters *counters);

@@ -20,7 +20,7 @@ struct assay_evaluator {
     struct assay_heads *heads;
     struct assay_writer *writer;
     atomic_bool stopping;
-    atomic_uint_fast64_t chunks_scored, tokens_scored, compute_us;
+    atomic_uint_fast64_t chunks_scored, chunks_cached, tokens_scored, compute_us;
     pthread_mutex_t lock; /* guards what follows */
     pthread_cond_t ended; /* a score call did */
     struct score_call *calls;

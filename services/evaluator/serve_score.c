@@ -4,6 +4,7 @@
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/corpus/chunks.h"
+#include "common/obs/spans.h"
 #include "services/evaluator/cache.h"
 #include "services/evaluator/report.h"
 #include "services/evaluator/serve_internal.h"
@@ -15,7 +16,7 @@ struct score_call {
     struct assay_call *call;
     pthread_t thread;
     bool ended;
-    uint64_t chunks_counted, tokens_counted, compute_counted;
+    uint64_t chunks_counted, cached_counted, tokens_counted, compute_counted;
     struct assay_score_spec spec;
     struct assay_score_side *variants;
     struct assay_chunk_key *keys;
@@ -144,6 +145,7 @@ static enum assay_status send_progress(void *arg, const struct assay_score_progr
     struct score_call *score = arg;
     struct assay_evaluator *evaluator = score->evaluator;
     count_up(&evaluator->chunks_scored, &score->chunks_counted, progress->chunks_done);
+    count_up(&evaluator->chunks_cached, &score->cached_counted, progress->chunks_cached);
     count_up(&evaluator->tokens_scored, &score->tokens_counted, progress->tokens_scored);
     count_up(&evaluator->compute_us, &score->compute_counted, progress->compute_us);
     return assay_report_progress(progress, send_reply, score, err);
@@ -177,8 +179,16 @@ static void *score_main(void *arg)
     const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool, 0};
     const struct assay_score_sink sink = {score, is_cancelled, send_progress};
     struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_span span;
+    pthread_setname_np(pthread_self(), "assay-score");
+    assay_trace_set(assay_call_trace_id(score->call));
+    assay_span_begin(&span, "score", NULL);
     keep_names(score);
     enum assay_status status = assay_score_run(&deps, &score->spec, &sink, &err);
+    assay_span_number(&span, "chunks", (int64_t)score->spec.chunks_count);
+    assay_span_number(&span, "variants", (int64_t)score->spec.variants_count);
+    assay_span_text(&span, "status", assay_status_name(status));
+    assay_span_end(&span);
     if (status == ASSAY_CANCELLED && atomic_load(&evaluator->stopping))
         status = assay_err_set(&err, ASSAY_UNAVAILABLE, "the evaluator is shutting down");
     if (status == ASSAY_OK) {

@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/obs/spans.h"
 
 struct assay_writer {
     struct assay_records *records;
@@ -136,7 +137,11 @@ static void write_queue(struct assay_writer *writer, struct assay_writer_entry *
             continue;
         }
         entry = take_group(&queue, &records_count);
+        struct assay_span span;
+        assay_span_begin(&span, "commit", NULL);
         write_group(writer, entry, records_count);
+        assay_span_number(&span, "records", (int64_t)records_count);
+        assay_span_end(&span);
     }
 }
 
@@ -150,6 +155,7 @@ static void flush(struct assay_writer *writer)
 static void *writer_main(void *arg)
 {
     struct assay_writer *writer = arg;
+    pthread_setname_np(pthread_self(), "assay-writer");
     int64_t sync_at_ms = assay_now_ms() + ASSAY_WRITER_SYNC_MS;
     pthread_mutex_lock(&writer->lock);
     for (;;) {
@@ -229,6 +235,14 @@ enum assay_status assay_writer_submit(struct assay_writer *writer, struct assay_
     }
     pthread_mutex_unlock(&writer->lock);
     return status;
+}
+
+uint64_t assay_writer_waiting_bytes(struct assay_writer *writer)
+{
+    pthread_mutex_lock(&writer->lock);
+    uint64_t bytes = writer->waiting_bytes;
+    pthread_mutex_unlock(&writer->lock);
+    return bytes;
 }
 
 void assay_writer_stop(struct assay_writer *writer)

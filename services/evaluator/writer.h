@@ -29,6 +29,8 @@ enum assay_status assay_writer_new(struct assay_records *records, struct assay_w
 /* Any thread. RESOURCE_EXHAUSTED: too much waits. UNAVAILABLE: the writer is ending. done does not run then. */
 enum assay_status assay_writer_submit(struct assay_writer *writer, struct assay_writer_entry *entry,
                                       struct assay_err *err) ASSAY_MUST_USE;
+/* Bytes of records that wait to be written. Any thread. */
+uint64_t assay_writer_waiting_bytes(struct assay_writer *writer);
 /* Refuses what comes, finishes what waits, syncs. */
 void assay_writer_stop(struct assay_writer *writer);
 /* Stops it first. NULL is fine. */

@@ -2,6 +2,7 @@
 
 #include <pthread.h>
 #include <stdatomic.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -237,6 +238,7 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
     if (status == ASSAY_OK && reply->n_chunk_keys > 0) {
         lease.lease_id = reply->lease_id;
         lease.count = reply->n_chunk_keys;
+        snprintf(lease.trace_id, sizeof lease.trace_id, "%s", reply->trace_id ? reply->trace_id : "");
         lease.wants_f16 = reply->has_record_dtype && reply->record_dtype == ASSAY__V1__DTYPE__DTYPE_F16;
         status = read_variant(reply, &lease, err);
         if (status == ASSAY_OK)

@@ -4,6 +4,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/fs.h"
+#include "common/obs/spans.h"
 #include "common/wire/client.h"
 
 #define ASSAY_SCHEME_TEXT_MAX 64
@@ -22,8 +23,9 @@ struct assay_worker_lease {
     char scheme[ASSAY_SCHEME_TEXT_MAX];
     char artifact_dir[ASSAY_PATH_MAX];
     char evaluator[ASSAY_ENDPOINT_MAX];
-    bool wants_f16; /* records of f16, not f32 */
-    size_t count;   /* 0: no work now, and nothing else is set */
+    char trace_id[ASSAY_SPAN_TRACE_DIGITS + 1]; /* "" = none */
+    bool wants_f16;                             /* records of f16, not f32 */
+    size_t count;                               /* 0: no work now, and nothing else is set */
     struct assay_leased_chunk *chunks;
     struct assay_reply *reply; /* owns the ids */
 };

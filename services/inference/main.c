@@ -18,6 +18,8 @@ struct program {
 static enum assay_status check(struct assay_service_process *service, struct assay_err *err)
 {
     const struct program *program = service->arg;
+    if (!program->precision)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--precision is not given, wanted a scheme, as int8");
     if (strcmp(program->device, "cpu") != 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--device: found '%s', wanted cpu", program->device);
     struct assay_spec spec;
@@ -57,6 +59,12 @@ static void count(void *arg, Assay__V1__ServiceCounters *counters)
     assay_inference_count(program->inference, counters);
 }
 
+static void measure(struct assay_service_process *service, struct assay_metrics *metrics)
+{
+    const struct program *program = service->arg;
+    assay_inference_measure(program->inference, metrics);
+}
+
 static enum assay_status begin(struct assay_service_process *service, struct assay_err *err)
 {
     const struct program *program = service->arg;
@@ -93,8 +101,7 @@ int main(int argc, char **argv)
          .type = ASSAY_SETTING_STRING,
          .target = &program.precision,
          .argument = "SCHEME",
-         .help = "the scheme to run, as int8",
-         .required = true},
+         .help = "the scheme to run, as int8 (required)"},
         {.name = "device",
          .type = ASSAY_SETTING_STRING,
          .target = &program.device,
@@ -118,6 +125,8 @@ int main(int argc, char **argv)
         .kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE,
         .check = check,
         .prepare = prepare,
+        .measure = measure,
+        .precision = &program.precision,
         .begin = begin,
         .describe = describe,
         .count = count,

@@ -239,9 +239,21 @@ static void send_batch(struct assay_outbox *outbox, const struct assay_batch *ba
     tell_coordinator(outbox, batch, put, &failure);
 }
 
+static void trace_batch(struct assay_outbox *outbox, const struct assay_batch *batch)
+{
+    struct assay_span span;
+    assay_trace_set(batch->loan->lease.trace_id);
+    assay_span_begin(&span, "send", NULL);
+    send_batch(outbox, batch);
+    assay_span_number(&span, "records", (int64_t)batch->count);
+    assay_span_end(&span);
+    assay_trace_set(NULL);
+}
+
 static void *send_batches(void *arg)
 {
     struct assay_outbox *outbox = arg;
+    pthread_setname_np(pthread_self(), "assay-outbox");
     pthread_mutex_lock(&outbox->lock);
     for (;;) {
         while (outbox->count == 0 && !outbox->closed)
@@ -250,7 +262,7 @@ static void *send_batches(void *arg)
             break;
         struct assay_batch *batch = outbox->batches[0];
         pthread_mutex_unlock(&outbox->lock);
-        send_batch(outbox, batch);
+        trace_batch(outbox, batch);
         assay_batch_free(batch);
         pthread_mutex_lock(&outbox->lock);
         memmove(outbox->batches, outbox->batches + 1, (ASSAY_OUTBOX_MAX - 1) * sizeof(struct assay_batch *));
@@ -324,6 +336,14 @@ void assay_outbox_free(struct assay_outbox *outbox)
     pthread_cond_destroy(&outbox->changed);
     pthread_mutex_destroy(&outbox->lock);
     free(outbox);
+}
+
+size_t assay_outbox_waiting(struct assay_outbox *outbox)
+{
+    pthread_mutex_lock(&outbox->lock);
+    size_t count = outbox->count;
+    pthread_mutex_unlock(&outbox->lock);
+    return count;
 }
 
 uint64_t assay_outbox_sent(const struct assay_outbox *outbox)

@@ -55,5 +55,7 @@ void assay_outbox_hurry(struct assay_outbox *outbox);
 /* Sends what is there and ends the thread; nothing may be added afterwards. */
 void assay_outbox_drain(struct assay_outbox *outbox);
 void assay_outbox_free(struct assay_outbox *outbox); /* drains first if nobody has; NULL is fine */
+/* Batches on their way. Any thread. */
+size_t assay_outbox_waiting(struct assay_outbox *outbox);
 /* Records that the evaluator acknowledged. Any thread. */
 uint64_t assay_outbox_sent(const struct assay_outbox *outbox);

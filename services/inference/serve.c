@@ -3,6 +3,7 @@
 #include <stdlib.h>
 
 #include "common/nn/model.h"
+#include "services/inference/metrics.h"
 
 /* One long poll. */
 #define LEASE_WAIT_MS 20000
@@ -59,6 +60,17 @@ void assay_inference_count(void *arg, Assay__V1__ServiceCounters *counters)
     counters->records_sent = counts.records_sent;
     counters->compute_us = counts.compute_us;
     counters->models_loaded = counts.models_loaded;
+}
+
+static void look(void *arg, struct assay_worker_counts *ret)
+{
+    const struct assay_inference *inference = arg;
+    *ret = assay_worker_counts(inference->worker);
+}
+
+void assay_inference_measure(struct assay_inference *inference, struct assay_metrics *metrics)
+{
+    assay_worker_measure(metrics, look, inference);
 }
 
 enum assay_status assay_inference_start(struct assay_inference *inference, struct assay_member *member,

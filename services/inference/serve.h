@@ -1,6 +1,7 @@
 /* The worker's place in a stack: the coordinator, leases, membership. Messages of the registration end here. */
 #pragma once
 
+#include "common/obs/metrics.h"
 #include "services/inference/worker.h"
 
 struct assay_inference_options {
@@ -19,6 +20,8 @@ enum assay_status assay_inference_new(struct assay_loop *loop, const struct assa
 void assay_inference_describe(const struct assay_inference *inference, Assay__V1__RegisterRequest *registration);
 /* assay_member_counters_fn */
 void assay_inference_count(void *inference, Assay__V1__ServiceCounters *counters);
+/* Adds what it counts to the registry; it outlives the registry's prints. */
+void assay_inference_measure(struct assay_inference *inference, struct assay_metrics *metrics);
 /* Works until it is stopped. The member outlives assay_inference_stop. */
 enum assay_status assay_inference_start(struct assay_inference *inference, struct assay_member *member,
                                         struct assay_err *err) ASSAY_MUST_USE;

@@ -8,6 +8,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/obs/spans.h"
 #include "services/inference/execute.h"
 #include "services/inference/narrow.h"
 
@@ -101,8 +102,12 @@ static enum assay_status load_model(struct assay_worker *worker, const struct as
     if (strcmp(lease->scheme, worker->options.precision) != 0)
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "this worker runs %s, the lease is of %s",
                              worker->options.precision, lease->scheme);
+    struct assay_span span;
+    assay_span_begin(&span, "load", NULL);
     enum assay_status status =
         assay_executor_load(worker->executor, &lease->variant, lease->artifact_dir, &was_loaded, err);
+    if (!was_loaded)
+        assay_span_end(&span);
     if (status == ASSAY_OK && !was_loaded) {
         atomic_fetch_add(&worker->models_loaded, 1);
         assay_log(ASSAY_LOG_INFO, "model loaded variant=%.16s dir=%s wall_ms=%lld",
@@ -174,6 +179,8 @@ static enum assay_status run_batch(struct assay_worker *worker, struct assay_loa
                                    struct assay_err *err)
 {
     size_t count = end - begin, tokens = 0;
+    struct assay_span span;
+    assay_span_begin(&span, "forward", NULL);
     struct assay_sequence *sequences = calloc(count, sizeof *sequences);
     struct assay_batch *batch = sequences ? prepare_batch(worker, loan, begin, end, sequences) : NULL;
     enum assay_status status;
@@ -190,6 +197,10 @@ static enum assay_status run_batch(struct assay_worker *worker, struct assay_loa
     }
     for (size_t i = 0; i < batch->count; i++)
         tokens += batch->tokens[i];
+    assay_span_text(&span, "precision", worker->options.precision);
+    assay_span_number(&span, "chunks", (int64_t)count);
+    assay_span_number(&span, "tokens", (int64_t)tokens);
+    assay_span_end(&span);
     atomic_fetch_add(&worker->chunks_run, count);
     atomic_fetch_add(&worker->tokens_run, tokens);
     atomic_fetch_add(&worker->compute_us, batch->compute_us);
@@ -231,18 +242,26 @@ static enum assay_status run_chunks(struct assay_worker *worker, struct assay_lo
 static void run_lease(struct assay_worker *worker, struct assay_worker_lease *lease)
 {
     struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_span span;
     struct assay_loan *loan = assay_loan_new(lease);
     if (!loan)
         return; /* out of memory: the lease ends by itself */
+    assay_trace_set(assay_loan_lease(loan)->trace_id);
+    assay_span_begin(&span, "lease", NULL);
+    assay_span_text(&span, "precision", worker->options.precision);
+    assay_span_number(&span, "chunks", (int64_t)assay_loan_lease(loan)->count);
     enum assay_status status = load_model(worker, assay_loan_lease(loan), &err);
     if (status == ASSAY_OK)
         status = run_chunks(worker, loan, &err);
+    assay_span_text(&span, "status", assay_status_name(status));
+    assay_span_end(&span);
     if (status != ASSAY_OK) {
         give_back(worker, loan, &err);
         back_off(worker); /* so that a lease which comes back at once does not spin */
     } else {
         worker->backoff_ms = 0;
     }
+    assay_trace_set(NULL);
     assay_loan_drop(loan);
 }
 
@@ -264,6 +283,7 @@ static void *work(void *arg)
 {
     enum { REGISTRATION_WAIT_MS = 200 };
     struct assay_worker *worker = arg;
+    pthread_setname_np(pthread_self(), "assay-worker");
     while (!atomic_load(&worker->stopping)) {
         uint64_t service_id = assay_member_id(worker->member, REGISTRATION_WAIT_MS);
         if (service_id == 0)
@@ -369,5 +389,6 @@ struct assay_worker_counts assay_worker_counts(const struct assay_worker *worker
         .records_sent = assay_outbox_sent(worker->outbox),
         .compute_us = atomic_load(&worker->compute_us),
         .models_loaded = atomic_load(&worker->models_loaded),
+        .batches_waiting = assay_outbox_waiting(worker->outbox),
     };
 }

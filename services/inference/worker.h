@@ -17,6 +17,7 @@ struct assay_worker_options {
 /* Counts since the start. A chunk counts when its forward pass has run, whatever becomes of its record. */
 struct assay_worker_counts {
     uint64_t chunks_run, tokens_run, records_sent, compute_us, models_loaded;
+    size_t batches_waiting; /* computed, and on their way to the evaluator now */
 };
 
 struct assay_worker;

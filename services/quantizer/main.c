@@ -31,6 +31,12 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
                                  &program->quantizer, err);
 }
 
+static void measure(struct assay_service_process *service, struct assay_metrics *metrics)
+{
+    const struct program *program = service->arg;
+    assay_quantizer_measure(program->quantizer, metrics);
+}
+
 static void drain(struct assay_service_process *service)
 {
     const struct program *program = service->arg;
@@ -55,6 +61,7 @@ int main(int argc, char **argv)
         .kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_QUANTIZER,
         .open = open_artifacts,
         .prepare = prepare,
+        .measure = measure,
         .drain = drain,
         .close = end,
     };

@@ -10,6 +10,7 @@
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/log.h"
+#include "common/obs/spans.h"
 #include "common/wire/spec_message.h"
 #include "proto/variant.pb-c.h"
 
@@ -28,6 +29,7 @@ struct assay_quantizer {
     pthread_cond_t filled;
     struct assay_call *queue[QUEUE_MAX]; /* a ring */
     size_t first, count;
+    struct assay_metric *artifacts, *artifact_bytes, *waiting;
 };
 
 /* A call under way, on the thread that makes artifacts. */
@@ -161,6 +163,12 @@ static void on_remade(void *arg, const char *why)
     assay_log(ASSAY_LOG_WARN, "artifact is made again reason=\"%s\"", why);
 }
 
+static void note_artifact(const struct assay_quantizer *quantizer, const char *outcome, uint64_t bytes)
+{
+    assay_counter_add(assay_metric_series(quantizer->artifacts, &outcome), 1);
+    assay_counter_add(assay_metric_only(quantizer->artifact_bytes), bytes);
+}
+
 static enum assay_status run_job(struct assay_quantizer *quantizer, struct assay_call *call, struct assay_err *err)
 {
     struct under_way way = {.quantizer = quantizer, .call = call};
@@ -177,13 +185,16 @@ static enum assay_status run_job(struct assay_quantizer *quantizer, struct assay
     enum assay_status status = job_from_message(assay_call_request(call), &job, err);
     if (status == ASSAY_OK)
         status = assay_quantize(&job, &manifest, &was_cached, err);
-    if (status != ASSAY_OK)
+    if (status != ASSAY_OK) {
+        note_artifact(quantizer, "failed", 0);
         return status;
+    }
     char hex[ASSAY_DIGEST_HEX];
     assay_log(ASSAY_LOG_INFO, "artifact ready variant=%.16s spec=%s cached=%s bytes=%llu wall_ms=%llu",
               assay_digest_hex(&job.variant_id.digest, hex), manifest.spec, was_cached ? "true" : "false",
               (unsigned long long)manifest.artifact_bytes,
               was_cached ? 0ull : (unsigned long long)manifest.wall_us / 1000);
+    note_artifact(quantizer, was_cached ? "cached" : "made", was_cached ? 0 : manifest.artifact_bytes);
     status = send_summary(call, &manifest, was_cached, err);
     assay_manifest_release(&manifest);
     return status;
@@ -202,9 +213,24 @@ static void run_call(struct assay_quantizer *quantizer, struct assay_call *call)
     assay_call_fail(call, &err);
 }
 
+/* The call is gone when it has been answered. */
+static void trace_call(struct assay_quantizer *quantizer, struct assay_call *call)
+{
+    const Assay__V1__QuantizeRequest *request = assay_call_request(call);
+    struct assay_span span;
+    assay_trace_set(assay_call_trace_id(call));
+    assay_span_begin(&span, "quantize", NULL);
+    if (request->variant && request->variant->label)
+        assay_span_text(&span, "variant", request->variant->label);
+    run_call(quantizer, call);
+    assay_span_end(&span);
+    assay_trace_set(NULL);
+}
+
 static void *make_artifacts(void *arg)
 {
     struct assay_quantizer *quantizer = arg;
+    pthread_setname_np(pthread_self(), "assay-quantize");
     pthread_mutex_lock(&quantizer->lock);
     for (;;) {
         while (quantizer->count == 0 && !atomic_load(&quantizer->stopping))
@@ -215,7 +241,7 @@ static void *make_artifacts(void *arg)
         quantizer->first = (quantizer->first + 1) % QUEUE_MAX;
         quantizer->count--;
         pthread_mutex_unlock(&quantizer->lock);
-        run_call(quantizer, call);
+        trace_call(quantizer, call);
         pthread_mutex_lock(&quantizer->lock);
     }
     pthread_mutex_unlock(&quantizer->lock);
@@ -267,6 +293,33 @@ enum assay_status assay_quantizer_start(struct assay_loop *loop, struct assay_se
     assay_server_add(server, &assay__v1__quantizer__descriptor, handlers, quantizer);
     *ret = quantizer;
     return ASSAY_OK;
+}
+
+static void collect(void *arg)
+{
+    struct assay_quantizer *quantizer = arg;
+    pthread_mutex_lock(&quantizer->lock);
+    size_t waiting = quantizer->count;
+    pthread_mutex_unlock(&quantizer->lock);
+    assay_gauge_set(assay_metric_only(quantizer->waiting), (double)waiting);
+}
+
+void assay_quantizer_measure(struct assay_quantizer *quantizer, struct assay_metrics *metrics)
+{
+    static const struct assay_metric_row artifacts = {
+        .name = "assay_artifacts_total",
+        .help = "Requests for artifacts, by outcome: made, cached (it was there), failed.",
+        .type = ASSAY_METRIC_COUNTER,
+        .labels = {"outcome"}};
+    static const struct assay_metric_row bytes = {
+        .name = "assay_artifact_bytes_total", .help = "Bytes of the artifacts made.", .type = ASSAY_METRIC_COUNTER};
+    static const struct assay_metric_row waiting = {.name = "assay_quantizer_waiting",
+                                                    .help = "Requests that wait for the one under way.",
+                                                    .type = ASSAY_METRIC_GAUGE};
+    quantizer->artifacts = assay_metrics_add(metrics, &artifacts);
+    quantizer->artifact_bytes = assay_metrics_add(metrics, &bytes);
+    quantizer->waiting = assay_metrics_add(metrics, &waiting);
+    assay_metrics_collect(metrics, collect, quantizer);
 }
 
 void assay_quantizer_stop(struct assay_quantizer *quantizer)

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/base/pool.h"
+#include "common/obs/metrics.h"
 #include "common/wire/server.h"
 
 struct assay_quantizer;
@@ -12,6 +13,8 @@ struct assay_quantizer;
 enum assay_status assay_quantizer_start(struct assay_loop *loop, struct assay_server *server, const char *artifacts_dir,
                                         struct assay_pool *pool, struct assay_quantizer **ret,
                                         struct assay_err *err) ASSAY_MUST_USE;
+/* Adds what it counts to the registry; it outlives the registry's prints. Before the loop runs. */
+void assay_quantizer_measure(struct assay_quantizer *quantizer, struct assay_metrics *metrics);
 /* Calls that wait or are under way end with UNAVAILABLE; half-made artifacts are removed. The loop still runs. NULL is
  * fine. */
 void assay_quantizer_stop(struct assay_quantizer *quantizer);
