@@ -36,6 +36,10 @@ static enum assay_status take_options(struct assay_stack *stack, const struct as
         status = copy_option(stack->listen, sizeof stack->listen, "listen", options->listen, err);
     if (status == ASSAY_OK)
         status = copy_option(stack->cpus, sizeof stack->cpus, "cpus", options->cpus, err);
+    if (status == ASSAY_OK)
+        status = copy_option(stack->external, sizeof stack->external, "external", options->external, err);
+    if (status == ASSAY_OK)
+        status = assay_external_check(stack->external, err);
     if (status == ASSAY_OK && stack->cpus[0])
         status = assay_cpu_list_parse(stack->cpus, "--cpus", &ignored, err);
     if (status == ASSAY_OK && strchr(stack->listen, '*'))

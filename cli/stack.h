@@ -11,6 +11,7 @@ struct assay_stack_options {
     const char *cpus;     /* list for all children, as "0-3"; NULL = all */
     const char *workers;  /* as assay_worker_plans_parse takes; NULL = on demand only */
     const char *http;     /* where each process serves its pages, as assay_stack_http_parse takes; NULL = nowhere */
+    const char *external; /* precisions that get no worker on demand, as assay_external_check takes; NULL = none */
 };
 
 struct assay_stack;

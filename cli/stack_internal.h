@@ -31,6 +31,7 @@ enum assay_stack_phase { ASSAY_STACK_STARTING, ASSAY_STACK_READY, ASSAY_STACK_EN
 struct assay_stack {
     char data_dir[ASSAY_PATH_MAX], log_dir[ASSAY_PATH_MAX], program_dir[ASSAY_PATH_MAX], endpoint[ASSAY_PATH_MAX];
     char listen[ASSAY_PATH_MAX], cpus[ASSAY_CPU_LIST_MAX]; /* "" = not given */
+    char external[ASSAY_EXTERNAL_MAX];
     struct assay_worker_plan plans[ASSAY_STACK_WORKERS_MAX];
     size_t plans_count;
     struct assay_stack_http http;

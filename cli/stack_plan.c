@@ -107,6 +107,38 @@ enum assay_status assay_worker_plans_parse(const char *text, struct assay_worker
     return ASSAY_OK;
 }
 
+enum assay_status assay_external_check(const char *text, struct assay_err *err)
+{
+    if (text && strlen(text) >= ASSAY_EXTERNAL_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--external: at most %d bytes, found %zu",
+                             ASSAY_EXTERNAL_MAX - 1, strlen(text));
+    for (const char *at = text; at && *at;) {
+        char name[ASSAY_PRECISION_MAX];
+        size_t len = strcspn(at, ",");
+        snprintf(name, sizeof name, "%.*s", (int)ASSAY_MIN(len, sizeof name), at);
+        bool ends_in_comma = at[len] == ',' && at[len + 1] == '\0';
+        if (len >= sizeof name || !assay_precision_is_plain(name) || ends_in_comma)
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                                 "--external: found '%.100s', wanted precisions, as in fp32,int8, or all", text);
+        at += len + (at[len] != '\0');
+    }
+    return ASSAY_OK;
+}
+
+bool assay_external_has(const char *text, const char *precision)
+{
+    size_t wanted = strlen(precision);
+    if (text && strcmp(text, "all") == 0)
+        return true;
+    for (const char *at = text; at && *at;) {
+        size_t len = strcspn(at, ",");
+        if (len == wanted && memcmp(at, precision, len) == 0)
+            return true;
+        at += len + (at[len] != '\0');
+    }
+    return false;
+}
+
 bool assay_restarts_died(struct assay_restarts *restarts, int64_t now_ms, int64_t *ret_delay_ms)
 {
     size_t kept = 0;

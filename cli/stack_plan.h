@@ -25,6 +25,13 @@ enum assay_status assay_cpu_list_parse(const char *text, const char *option, cpu
 enum assay_status assay_worker_plans_parse(const char *text, struct assay_worker_plan plans[ASSAY_STACK_WORKERS_MAX],
                                            size_t *ret_count, struct assay_err *err) ASSAY_MUST_USE;
 
+/* "fp32,int8", or "all": precisions whose workers somebody else starts. NULL and "" are none. INVALID_ARGUMENT: a name
+ * that is empty, too long or holds other characters, too many of them. */
+enum assay_status assay_external_check(const char *text, struct assay_err *err) ASSAY_MUST_USE;
+/* Whether a checked list has the precision. */
+bool assay_external_has(const char *text, const char *precision);
+#define ASSAY_EXTERNAL_MAX (ASSAY_STACK_WORKERS_MAX * ASSAY_PRECISION_MAX)
+
 /* Letters, digits, '-' and '_', at most ASSAY_PRECISION_MAX - 1: a precision that arrives in a message becomes an
  * argument and part of a file name. */
 bool assay_precision_is_plain(const char *text);

@@ -318,10 +318,14 @@ void *assay_stack_supervise(void *arg)
 
 static void take_demand(struct assay_stack *stack, const Assay__V1__Demand *demand)
 {
+    for (size_t i = 0; i < demand->n_precisions; i++)
+        if (assay_external_has(stack->external, demand->precisions[i]))
+            report(stack, "chunks of %.31s wait for a worker from elsewhere", demand->precisions[i]);
     pthread_mutex_lock(&stack->mutex);
     stack->wanted_count = 0;
     for (size_t i = 0; i < demand->n_precisions && stack->wanted_count < ASSAY_STACK_WORKERS_MAX; i++)
-        if (assay_precision_is_plain(demand->precisions[i]))
+        if (assay_precision_is_plain(demand->precisions[i]) &&
+            !assay_external_has(stack->external, demand->precisions[i]))
             strcpy(stack->wanted[stack->wanted_count++], demand->precisions[i]);
     pthread_cond_broadcast(&stack->changed);
     pthread_mutex_unlock(&stack->mutex);

@@ -78,6 +78,11 @@ int assay_command_up(int argc, char **argv)
          .target = &options.workers,
          .argument = "PLAN",
          .help = "workers to start at once, each on its CPUs, as fp32:0-3;int8:4-7"},
+        {.name = "external",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.external,
+         .argument = "LIST",
+         .help = "precisions whose workers come from elsewhere, as fp32,nf4, or all: none is started for them"},
         {.name = "http",
          .type = ASSAY_SETTING_STRING,
          .target = &options.http,
@@ -87,7 +92,8 @@ int assay_command_up(int argc, char **argv)
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print where it listens as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--http WHERE] [--json]",
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--external LIST] "
+                 "[--http WHERE] [--json]",
         .summary =
             "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
             "a precision, as jobs need them.",

@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
-"""Submits a job to a running stack (`assay up`), follows it, prints its table. Ends as `assay eval` does: 0 pass, 1 fail, 2 inconclusive.
+"""Submits a job to a running stack (`assay up`), follows it, prints its table; ends with 0 pass, 1 fail, 2 inconclusive.
 
     python3 examples/submit_job.py MODEL CORPUS int8,nf4
 
-Needs plugins/python (pip install plugins/python, or PYTHONPATH=plugins/python/src in a checkout). CHUNKS=N runs the first N chunks only.
+Needs plugins/python (pip install plugins/python, or PYTHONPATH=plugins/python/src in a checkout). CHUNKS=N runs the
+first N chunks only.
 """
 import os
 import pathlib

@@ -55,6 +55,27 @@ static void bad_worker_plans_are_refused_with_a_sentence(void **state)
     assert_int_equal(assay_worker_plans_parse(many, plans, &count, NULL), ASSAY_INVALID_ARGUMENT);
 }
 
+static void external_precisions_are_a_list_or_all(void **state)
+{
+    static const char *const bad[] = {
+        ",", "fp32,", "fp32,,nf4", "int 8", "-v", "fp32;nf4", "0123456789012345678901234567890123"};
+    (void)state;
+    for (size_t i = 0; i < ASSAY_COUNT(bad); i++) {
+        struct assay_err err = ASSAY_ERR_INIT;
+        if (assay_external_check(bad[i], &err) != ASSAY_INVALID_ARGUMENT || !err.text[0])
+            fail_msg("'%s' was not refused", bad[i]);
+    }
+    assert_int_equal(assay_external_check(NULL, NULL), ASSAY_OK);
+    assert_int_equal(assay_external_check("fp32,nf4", NULL), ASSAY_OK);
+    assert_true(assay_external_has("fp32,nf4", "fp32"));
+    assert_true(assay_external_has("fp32,nf4", "nf4"));
+    assert_false(assay_external_has("fp32,nf4", "fp3"));
+    assert_false(assay_external_has("fp32,nf4", "int8"));
+    assert_false(assay_external_has("", "fp32"));
+    assert_false(assay_external_has(NULL, "fp32"));
+    assert_true(assay_external_has("all", "int8"));
+}
+
 static void the_fifth_death_within_a_minute_gives_up(void **state)
 {
     struct assay_restarts restarts = {0};
@@ -235,6 +256,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(worker_plans_name_precisions_and_their_cpus),
         cmocka_unit_test(bad_worker_plans_are_refused_with_a_sentence),
+        cmocka_unit_test(external_precisions_are_a_list_or_all),
         cmocka_unit_test(the_fifth_death_within_a_minute_gives_up),
         cmocka_unit_test(deaths_far_apart_are_always_mended),
         cmocka_unit_test(the_last_line_of_a_log_is_its_sentence),

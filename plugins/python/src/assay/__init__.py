@@ -1,4 +1,4 @@
-"""assay from Python: submit jobs, follow them, read their reports."""
+"""assay from Python: submit jobs, follow them, read their reports; serve as a worker (assay.worker)."""
 
 from .channel import Channel, Reply, Retry, Stream
 from .client import Client

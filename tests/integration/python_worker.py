@@ -1,0 +1,139 @@
+#!/usr/bin/env python3
+"""The Python worker on a running stack, with a toy for an engine: leases, records of f32 and f16, its own numerics id, failures, draining,
+kill -9 of the worker and of those it talks to."""
+import os
+import signal
+import subprocess
+import sys
+
+from python_side import need
+
+need(("zmq", "google.protobuf"), "tools/install_deps.sh --checks installs them", must_in_ci=True)
+
+from stack import CORPUS, MODEL, Directory, Stack, check, finish, wait_for  # noqa: E402
+
+from assay import AssayError, Client, Status, pb  # noqa: E402  (on the path since need())
+
+TOY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "toy_worker.py")
+JOB = {"model": MODEL, "variants": ["int8"], "corpus": CORPUS, "chunks": 6}
+
+
+class Toy:
+    """A toy worker as a process."""
+
+    count = 0
+
+    def __init__(self, data, precision, *modes):
+        Toy.count += 1
+        self.endpoint = f"ipc://{data}/run/toy-{Toy.count}.sock"
+        self.log_path = os.path.join(data, f"toy-{Toy.count}.log")
+        with open(self.log_path, "wb") as log:
+            self.process = subprocess.Popen([sys.executable, TOY, f"ipc://{data}/run/coordinator.sock", precision, self.endpoint, *modes],
+                                            stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, *_):
+        self.stop(signal.SIGKILL)
+
+    def stop(self, number=signal.SIGTERM):
+        self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def log(self):
+        with open(self.log_path, encoding="utf-8") as file:
+            return file.read()
+
+
+def counted(client, endpoint):
+    for service in client.workers():
+        if service.registration.endpoint == endpoint:
+            return service.counters
+    return pb.ServiceCounters()
+
+
+def check_result(job, what):
+    labels = [(result.variant.label, result.score.numerics_id) for result in job.results]
+    check(labels == [("fp32", "toy-1"), ("int8", "toy-1")], f"{what}: both sides have the worker's numerics id")
+    kl = job.results[1].score.kl_nats
+    check(abs(kl.mean) < 1e-9 and job.results[0].score.perplexity.value > 1, f"{what}: one formula on both sides has no divergence")
+
+
+def check_plain(client, data):
+    with Toy(data, "fp32") as reference, Toy(data, "int8") as variant:
+        job = client.wait(client.submit(JOB))
+        check_result(job, "f32")
+        check([result.chunks_run for result in job.results] == [6, 6] and all(result.compute_us for result in job.results),
+              "each chunk ran once on each side")
+        check(client.invoke("assay.v1.Health/Check", endpoint=reference.endpoint) == {"status": "SERVING_STATUS_SERVING"},
+              "the worker serves Health")
+        check("assay.v1.Reflection" in client.invoke("assay.v1.Reflection/ListServices", endpoint=variant.endpoint)["names"],
+              "and Reflection")
+        wait_for(lambda: counted(client, reference.endpoint).chunks_run == 6, 5, "heartbeats carry what it did")
+        again = client.wait(client.submit(JOB))
+        check([result.chunks_cached for result in again.results] == [6, 6], "the records are kept under its numerics id")
+        half = client.wait(client.submit({**JOB, "recordDtype": "DTYPE_F16", "chunks": 40}))
+        check_result(half, "f16")
+        score = half.results[1].score
+        check(score.record_dtype == pb.DTYPE_F16 and score.record_kl_error_n > 0, "chunks are measured for what f16 costs")
+        check(reference.stop() == 0 and variant.stop() == 0, "SIGTERM ends both well")
+
+
+def text(part):
+    """A part of the corpus that no other check runs."""
+    with open(CORPUS, "rb") as file:
+        file.seek(part * 75_000 + 1)
+        return file.read(75_000)
+
+
+def fails(client, data, mode, status, sentence):
+    with Toy(data, "fp32", mode), Toy(data, "int8", mode):
+        try:
+            client.wait(client.submit({**JOB, "corpus": text(3)}))
+        except AssayError as error:
+            check(error.status is status and sentence in error.sentence, f"{mode}: the job ends with the worker's sentence: {error}")
+            return
+    check(False, f"{mode}: the job fails")
+
+
+def check_drain(client, data):
+    """A worker that is told to stop gives back what it has not begun; another one goes on."""
+    corpus = text(1)
+    job_id = None
+    with Toy(data, "int8"), Toy(data, "fp32", "slow") as first:
+        job_id = client.submit({**JOB, "corpus": corpus, "chunks": 12})
+        wait_for(lambda: "run 3 begins" in first.log(), 15, "the first worker is at the first half of its second lease")
+        check(first.stop() == 0, "it ends well")
+        check("UNAVAILABLE" in first.log() and "shutting down" in first.log(), "and has given the rest of its lease back")
+        with Toy(data, "fp32") as second:
+            job = client.wait(job_id)
+            check_result(job, "drained")
+            check(0 < job.results[0].chunks_run <= 12 and second.process.poll() is None, "the other one did the rest")
+
+
+def check_kills(client, data, stack):
+    corpus = text(2)
+    with Toy(data, "int8"), Toy(data, "fp32", "slow") as first, Toy(data, "fp32", "slow") as second:
+        job_id = client.submit({**JOB, "corpus": corpus, "chunks": 24})
+        wait_for(lambda: counted(client, first.endpoint).chunks_run >= 2, 20, "the first worker is at it")
+        first.stop(signal.SIGKILL)
+        os.kill(stack.service("evaluator")["pid"], signal.SIGKILL)
+        wait_for(lambda: counted(client, second.endpoint).chunks_run >= 6, 20, "the second worker goes on")
+        coordinator = subprocess.run(["pgrep", "-f", f"assay-coordinator --data {data}"], capture_output=True, text=True, check=False)
+        os.kill(int(coordinator.stdout.split()[0]), signal.SIGKILL)
+        job = client.wait(job_id)
+        check_result(job, "after kill -9 of a worker, the evaluator and the coordinator")
+        check(second.process.poll() is None, "the worker outlived them")
+
+
+with Directory() as folder, Stack(folder, "--external", "all") as up, Client(data=folder) as user:
+    wait_for(lambda: up.service("evaluator") and up.service("quantizer"), 30, "the services are registered")
+    check_plain(user, folder)
+    fails(user, folder, "refuses", Status.FAILED_PRECONDITION, "the toy does not like")
+    fails(user, folder, "nan", Status.INVALID_ARGUMENT, "not finite")
+    wait_for(lambda: not up.service("inference"), 10, "the former workers are known to be gone: they count in shares")
+    check_drain(user, folder)
+    check_kills(user, folder, up)
+    check(not [s for s in up.services() if s["kind"] == "inference" and "toy" not in s["endpoint"]], "no other worker was started")
+finish()
