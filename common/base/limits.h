@@ -44,6 +44,8 @@
 #define ASSAY_POOL_THREADS_MAX 256
 /* Variants in one job, the reference not counted. */
 #define ASSAY_JOB_VARIANTS_MAX 64
+/* Priorities of jobs are -MAX..MAX; each step doubles a share. */
+#define ASSAY_PRIORITY_MAX 10
 /* Chunks in one job: 10 million of 512 tokens are 5 billion tokens. */
 #define ASSAY_JOB_CHUNKS_MAX 10000000u
 /* sockaddr_un.sun_path less its terminator. */

@@ -275,30 +275,6 @@ static void note_rates(struct assay_job *job)
     job->record->saved_us = saved_us;
 }
 
-/* Locked. */
-static void note_state(const struct assay_job *job)
-{
-    const char *state = job->record->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED ? "completed"
-                        : job->record->state == ASSAY__V1__JOB_STATE__JOB_STATE_FAILED  ? "failed"
-                                                                                        : "cancelled";
-    if (assay_job_is_over(job))
-        assay_counter_add(assay_metric_series(job->coordinator->metrics.jobs_ended, &state), 1);
-}
-
-/* Locked. Progress may be lost by a kill, a state that somebody was told of may not: without a commit the job stays as
- * it was on disk. */
-static void commit_state(struct assay_job *job, Assay__V1__JobState state, const char *text)
-{
-    struct assay_err err = ASSAY_ERR_INIT;
-    char hex[2 * ASSAY_JOB_ID_BYTES + 1];
-    job->record->state = state;
-    if (assay_job_commit(job, job->coordinator->store, NULL, 0, text, &err) != ASSAY_OK)
-        assay_log(ASSAY_LOG_ERROR, "cannot store a job job=%s reason=\"%s\"", assay_job_hex(job, hex), err.text);
-    assay_log(ASSAY_LOG_INFO, "%s job=%s", text, assay_job_hex(job, hex));
-    note_state(job);
-    assay_coordinator_changed(job->coordinator);
-}
-
 /* Locked: counts of the runs go into the record, the runs out of the scheduler. */
 static void close_runs(struct assay_job *job)
 {
@@ -327,119 +303,39 @@ static void finish(struct assay_job *job, enum assay_status status, const struct
     if (status == ASSAY_OK)
         note_rates(job);
     if (status == ASSAY_OK && assay_report_fill(record)) {
-        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED, "job completed");
+        assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED, "job completed");
     } else if (atomic_load(&job->cancel)) {
-        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED, "job cancelled");
+        assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED, "job cancelled");
     } else if (!c->stopping) {
         record->has_failure_status = true;
         record->failure_status = (uint32_t)(status == ASSAY_OK ? ASSAY_RESOURCE_EXHAUSTED : status);
         assay_job_set_string(&record->failure,
                              status == ASSAY_OK ? "out of memory for the report of a job" : err->text);
-        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_FAILED, "job failed");
+        assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_FAILED, "job failed");
     }
     pthread_mutex_unlock(&c->lock);
 }
 
-/* Waits for a place among the running jobs; false when the job is to end before it began. */
-static bool wait_turn(struct assay_job *job)
+void assay_driver_run(struct assay_job *job)
 {
     struct assay_coordinator *c = job->coordinator;
-    pthread_mutex_lock(&c->lock);
-    while (c->jobs_running >= ASSAY_JOBS_RUNNING_MAX && !c->stopping && !atomic_load(&job->cancel))
-        wait_changed(c, 1000);
-    bool go = !c->stopping && !atomic_load(&job->cancel);
-    if (go) {
-        c->jobs_running++;
-        if (!job->record->has_started_wall_ms) {
-            job->record->has_started_wall_ms = true;
-            job->record->started_wall_ms = (uint64_t)assay_wall_ms();
-        }
-        commit_state(job, ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING, "job running");
-    }
-    pthread_mutex_unlock(&c->lock);
-    return go;
-}
-
-struct driver_start {
-    struct assay_job *job;
-    struct assay_call *call;
-    char *corpus;
-    size_t corpus_bytes;
-};
-
-/* Puts a submitted job on disk and answers the submitter. False: it was refused. */
-static bool accept(struct driver_start *start)
-{
-    struct assay_job *job = start->job;
-    struct assay_coordinator *c = job->coordinator;
-    struct assay_err err = ASSAY_ERR_INIT;
-    pthread_mutex_lock(&c->lock);
-    enum assay_status status =
-        assay_job_commit(job, c->store, start->corpus, start->corpus_bytes, "job accepted", &err);
-    if (status != ASSAY_OK) {
-        job->record->state = ASSAY__V1__JOB_STATE__JOB_STATE_FAILED;
-        assay_job_set_string(&job->record->failure, err.text);
-    }
-    assay_coordinator_changed(c);
-    pthread_mutex_unlock(&c->lock);
-    if (status != ASSAY_OK) {
-        assay_call_fail(start->call, &err);
-        return false;
-    }
-    Assay__V1__SubmitJobReply reply = ASSAY__V1__SUBMIT_JOB_REPLY__INIT;
-    reply.has_job_id = true;
-    reply.job_id = job->record->job_id;
-    assay_call_reply(start->call, &reply.base, NULL, 0);
-    return true;
-}
-
-static void *job_main(void *arg)
-{
-    struct driver_start *start = arg;
-    struct assay_job *job = start->job;
     struct assay_err err = {ASSAY_CANCELLED, "the job was cancelled"};
     char hex[2 * ASSAY_JOB_ID_BYTES + 1];
     struct assay_span span;
-    pthread_setname_np(pthread_self(), "assay-job");
+    void *corpus = NULL;
+    size_t bytes = 0;
+    enum assay_status status = ASSAY_CANCELLED;
     assay_trace_set(assay_job_hex(job, hex));
     assay_span_begin(&span, "job", NULL);
-    if (!start->call || accept(start)) {
-        bool ran = wait_turn(job);
-        enum assay_status status = ran ? run_steps(job, start->corpus, start->corpus_bytes, &err) : ASSAY_CANCELLED;
-        finish(job, status, &err);
-        assay_span_number(&span, "variants", (int64_t)job->plan.variants_count);
-        assay_span_number(&span, "chunks", (int64_t)job->plan.chunks.count);
-        assay_span_text(&span, "status", assay_status_name(status));
-        assay_span_end(&span);
-        if (ran) {
-            pthread_mutex_lock(&job->coordinator->lock);
-            job->coordinator->jobs_running--;
-            assay_coordinator_changed(job->coordinator);
-            pthread_mutex_unlock(&job->coordinator->lock);
-        }
-    }
-    free(start->corpus);
-    free(start);
-    return NULL;
-}
-
-enum assay_status assay_driver_start(struct assay_job *job, struct assay_call *call, char *corpus, size_t corpus_bytes,
-                                     struct assay_err *err)
-{
-    struct driver_start *start = malloc(sizeof *start);
-    int failed = start ? 0 : 1;
-    if (start) {
-        *start = (struct driver_start){job, call, corpus, corpus_bytes};
-        failed = pthread_create(&job->thread, NULL, job_main, start);
-    }
-    if (failed) {
-        assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot start the thread of a job");
-        if (call)
-            assay_call_fail(call, err);
-        free(start);
-        free(corpus);
-        return ASSAY_RESOURCE_EXHAUSTED;
-    }
-    job->thread_started = true;
-    return ASSAY_OK;
+    if (!assay_driver_must_stop(job))
+        status =
+            assay_store_get(c->store, "corpora", job->record->job_id.data, ASSAY_JOB_ID_BYTES, &corpus, &bytes, &err);
+    if (status == ASSAY_OK)
+        status = run_steps(job, corpus, bytes, &err);
+    free(corpus);
+    finish(job, status, &err);
+    assay_span_number(&span, "variants", (int64_t)job->plan.variants_count);
+    assay_span_number(&span, "chunks", (int64_t)job->plan.chunks.count);
+    assay_span_text(&span, "status", assay_status_name(status));
+    assay_span_end(&span);
 }

@@ -12,6 +12,9 @@ bool assay_driver_must_stop(struct assay_job *job);
 enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
                                             struct assay_err *err) ASSAY_MUST_USE;
 
+/* Goes through the steps of a job until it is over or the coordinator stops. */
+void assay_driver_run(struct assay_job *job);
+
 /* A status that another try may mend: the service died, restarted or was full. */
 bool assay_driver_retriable(enum assay_status status);
 void assay_driver_pause(struct assay_job *job, int64_t ms);

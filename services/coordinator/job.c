@@ -9,6 +9,8 @@
 
 /* Each start of the coordinator goes on at a multiple of this, above all sequences of the one before. */
 #define SEQUENCE_EPOCH ((uint64_t)1 << 24)
+/* Events of one job in memory, unless more are stored. */
+#define EVENTS_MAX 4096
 
 void assay_job_set_string(char **string, const char *text)
 {
@@ -119,8 +121,30 @@ bool assay_job_is_over(const struct assay_job *job)
     }
 }
 
-static bool append_packed(struct assay_job *job, uint64_t sequence, const uint8_t *packed, size_t bytes)
+int assay_job_priority(const struct assay_job *job)
 {
+    return job->record->request->priority;
+}
+
+/* Every second event of progress goes: each of them says all. */
+static void thin_events(struct assay_job *job)
+{
+    size_t kept = 0;
+    bool drop = false;
+    for (size_t i = 0; i < job->events_count; i++) {
+        drop = !job->events[i].stored && !drop;
+        if (drop)
+            free(job->events[i].packed);
+        else
+            job->events[kept++] = job->events[i];
+    }
+    job->events_count = kept;
+}
+
+static bool append_packed(struct assay_job *job, uint64_t sequence, bool stored, const uint8_t *packed, size_t bytes)
+{
+    if (!stored && job->events_count >= EVENTS_MAX)
+        thin_events(job);
     if (job->events_count == job->events_capacity) {
         size_t capacity = ASSAY_MAX(16, job->events_capacity * 2);
         struct assay_job_event *grown = realloc(job->events, capacity * sizeof *grown);
@@ -133,7 +157,7 @@ static bool append_packed(struct assay_job *job, uint64_t sequence, const uint8_
     if (!copy)
         return false;
     memcpy(copy, packed, bytes);
-    job->events[job->events_count++] = (struct assay_job_event){sequence, copy, bytes};
+    job->events[job->events_count++] = (struct assay_job_event){sequence, stored, copy, bytes};
     job->next_sequence = sequence + 1;
     return true;
 }
@@ -209,10 +233,47 @@ enum assay_status assay_job_commit(struct assay_job *job, struct assay_store *st
         {"corpora", id, ASSAY_JOB_ID_BYTES, corpus, corpus_bytes},
     };
     enum assay_status status = assay_store_put(store, puts, corpus ? 3 : 2, err);
-    if (status == ASSAY_OK && !append_packed(job, job->next_sequence, event, event_bytes))
+    if (status == ASSAY_OK && !append_packed(job, job->next_sequence, true, event, event_bytes))
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the event log of a job");
     job->progressed = false;
     return status;
+}
+
+enum assay_status assay_job_erase(struct assay_job *job, struct assay_store *store, struct assay_err *err)
+{
+    size_t count = 0, keys_count = job->events_count + 1;
+    const uint8_t *id = job->record->job_id.data;
+    assay_auto(assay_free_ptr) struct event_key *keys = calloc(keys_count, sizeof *keys);
+    assay_auto(assay_free_ptr) struct assay_put *puts = calloc(keys_count + 2, sizeof *puts);
+    if (!keys || !puts)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while removing a job");
+    puts[count++] = (struct assay_put){"jobs", id, ASSAY_JOB_ID_BYTES, NULL, 0};
+    puts[count++] = (struct assay_put){"corpora", id, ASSAY_JOB_ID_BYTES, NULL, 0};
+    for (size_t i = 0; i < job->events_count; i++) {
+        if (!job->events[i].stored)
+            continue;
+        keys[i] = event_key_of(job, job->events[i].sequence);
+        puts[count++] = (struct assay_put){"events", &keys[i], sizeof keys[i], NULL, 0};
+    }
+    return assay_store_put(store, puts, count, err);
+}
+
+void assay_job_reset(struct assay_job *job)
+{
+    Assay__V1__Job *record = job->record;
+    assay_plan_release(&job->plan);
+    memset(job->runs, 0, sizeof job->runs);
+    job->phases_count = 0;
+    atomic_store(&job->cancel, false);
+    for (size_t i = 0; i < record->n_results; i++)
+        assay__v1__variant_result__free_unpacked(record->results[i], NULL);
+    free(record->results);
+    record->results = NULL;
+    record->n_results = 0;
+    free(record->failure);
+    record->failure = NULL;
+    record->has_failure_status = record->has_finished_wall_ms = record->has_started_wall_ms = false;
+    record->has_verdict = record->has_partial = record->has_saved_us = record->has_score_us = false;
 }
 
 struct load_state {
@@ -229,7 +290,7 @@ static bool load_event(void *arg, const void *key_bytes, size_t len, const void 
     uint64_t sequence = 0;
     for (int i = 0; i < 8; i++)
         sequence = sequence << 8 | key->sequence_big_endian[i];
-    state->failed = !append_packed(state->job, sequence, value, value_bytes);
+    state->failed = !append_packed(state->job, sequence, true, value, value_bytes);
     return !state->failed;
 }
 
@@ -261,7 +322,7 @@ void assay_job_note_progress(struct assay_job *job)
         return;
     size_t bytes;
     assay_auto(assay_free_ptr) uint8_t *packed = pack_event(job, NULL, &bytes);
-    if (packed && append_packed(job, job->next_sequence, packed, bytes))
+    if (packed && append_packed(job, job->next_sequence, false, packed, bytes))
         job->progressed = false;
 }
 

@@ -1,10 +1,12 @@
 /* A job: what was submitted, how far it is, its event log. All functions need the coordinator's lock unless they say
  * otherwise.
  *
- *   queued --> running --> completed | failed | cancelled
+ *   queued <--> running --> completed | failed | cancelled --retry--> queued (not from completed)
+ *      ^          ^
+ *      '-> paused <'
  *
  * Submission and every change of state are on disk before anybody is told. Progress events live in memory only: after a
- * restart their sequence numbers leave a gap, never go back. */
+ * restart their sequence numbers leave a gap, never go back. Each of them says all, so that old ones make room. */
 #pragma once
 
 #include <pthread.h>
@@ -13,6 +15,7 @@
 #include "common/base/limits.h"
 #include "common/store/store.h"
 #include "proto/control.pb-c.h"
+#include "services/coordinator/heap.h"
 #include "services/coordinator/plan.h"
 #include "services/coordinator/scheduler.h"
 
@@ -29,6 +32,7 @@ struct assay_phase {
 
 struct assay_job_event {
     uint64_t sequence;
+    bool stored;
     uint8_t *packed;
     size_t bytes;
 };
@@ -50,8 +54,12 @@ struct assay_job {
     uint64_t number;        /* of this process: what the scheduler knows it by */
     Assay__V1__Job *record; /* all members on the heap; what is stored and sent */
     pthread_t thread;
-    bool thread_started;
+    bool accepting;                /* not on disk yet: nobody may know it */
+    bool has_thread, thread_over;  /* over: it takes no lock any more and can be joined */
+    struct assay_job *next_active; /* has_thread */
+    struct assay_heap_node in_queue;
     atomic_bool cancel;
+    bool keeps_partial; /* cancelled: what is there is scored */
     struct assay_phase phases[ASSAY_JOB_PHASES_MAX];
     size_t phases_count;
     bool progressed; /* since the last event */
@@ -72,10 +80,16 @@ bool assay_job_has_id(const struct assay_job *job, const void *id, size_t bytes)
 /* 32 hexadecimal digits. */
 char *assay_job_hex(const struct assay_job *job, char hex[2 * ASSAY_JOB_ID_BYTES + 1]);
 bool assay_job_is_over(const struct assay_job *job);
+int assay_job_priority(const struct assay_job *job);
 
 /* Writes the record (and corpus, unless NULL) and a durable event. */
 enum assay_status assay_job_commit(struct assay_job *job, struct assay_store *store, const void *corpus,
                                    size_t corpus_bytes, const char *text, struct assay_err *err) ASSAY_MUST_USE;
+/* Removes the job with its events and its corpus from the store. */
+enum assay_status assay_job_erase(struct assay_job *job, struct assay_store *store,
+                                  struct assay_err *err) ASSAY_MUST_USE;
+/* As it was submitted: without plan, phases, results, failure. Its thread has ended. */
+void assay_job_reset(struct assay_job *job);
 /* Reads the events that are stored; part of a load. No lock. */
 enum assay_status assay_job_load_events(struct assay_job *job, struct assay_store *store,
                                         struct assay_err *err) ASSAY_MUST_USE;

@@ -51,17 +51,19 @@ static enum assay_status resume_jobs(struct assay_coordinator *c, struct assay_e
     }
     if (state.damaged)
         assay_log(ASSAY_LOG_ERROR, "stored jobs could not be read count=%zu", state.damaged);
-    for (struct assay_job *job = c->jobs; job && status == ASSAY_OK; job = job->next) {
-        if (assay_job_is_over(job))
-            continue;
-        void *corpus = NULL;
-        size_t bytes;
-        status =
-            assay_store_get(c->store, "corpora", job->record->job_id.data, ASSAY_JOB_ID_BYTES, &corpus, &bytes, err);
-        if (status == ASSAY_OK)
-            status = assay_driver_start(job, NULL, corpus, bytes, err);
-    }
-    return status;
+    for (struct assay_job *job = c->jobs; job; job = job->next)
+        c->jobs_count++;
+    if (status == ASSAY_OK && !assay_heap_reserve(&c->queue, c->jobs_count))
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu jobs", c->jobs_count);
+    if (status != ASSAY_OK)
+        return status;
+    pthread_mutex_lock(&c->lock);
+    for (struct assay_job *job = c->jobs; job; job = job->next)
+        if (!assay_job_is_over(job) && job->record->state != ASSAY__V1__JOB_STATE__JOB_STATE_PAUSED)
+            assay_jobs_enqueue(job);
+    assay_jobs_dispatch(c);
+    pthread_mutex_unlock(&c->lock);
+    return ASSAY_OK;
 }
 
 static enum assay_status open_store(struct assay_service_process *service, struct assay_err *err)
@@ -112,13 +114,7 @@ static void drain(struct assay_service_process *service)
     c->stopping = true;
     pthread_cond_broadcast(&c->changed);
     pthread_mutex_unlock(&c->lock);
-    for (struct assay_job *job = c->jobs; job; job = job->next)
-        if (job->thread_started)
-            pthread_join(job->thread, NULL);
-    pthread_mutex_lock(&c->lock);
-    while (c->plans)
-        pthread_cond_wait(&c->changed, &c->lock);
-    pthread_mutex_unlock(&c->lock);
+    assay_jobs_join(c);
 }
 
 static void end(struct assay_service_process *service)
@@ -131,6 +127,7 @@ static void end(struct assay_service_process *service)
         assay_job_free(c->jobs);
         c->jobs = next;
     }
+    assay_heap_release(&c->queue);
     assay_registry_release(&c->registry);
     assay_store_close(c->store);
 }

@@ -34,6 +34,9 @@ enum assay_status assay_plan_check(const Assay__V1__SubmitJobRequest *request, s
         request->record_dtype != ASSAY__V1__DTYPE__DTYPE_F16)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "record_dtype is F32 or F16, found %d",
                              (int)request->record_dtype);
+    if (request->priority < -ASSAY_PRIORITY_MAX || request->priority > ASSAY_PRIORITY_MAX)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "priority is %d to %d, found %d", -ASSAY_PRIORITY_MAX,
+                             ASSAY_PRIORITY_MAX, (int)request->priority);
     for (size_t i = 0; i <= request->n_variants; i++) {
         struct assay_spec spec;
         enum assay_status status = assay_spec_of_message(spec_at(request, i), &spec, err);

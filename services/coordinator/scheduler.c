@@ -354,6 +354,7 @@ static struct assay_run *run_new(struct assay_scheduler *s, const struct assay_r
     run->scheduler = s;
     run->serial = s->next_serial++;
     run->owner = o->owner;
+    run->paused = o->paused;
     run->total = o->count;
     return run;
 }

@@ -22,6 +22,7 @@
 #pragma once
 
 #include "common/base/digest.h"
+#include "common/base/limits.h"
 
 /* A lease without progress for that long ends although its worker is alive: the most, and the least once the time of a
  * chunk is known. */
@@ -37,9 +38,6 @@
 #define ASSAY_CHUNK_ATTEMPTS_MAX 5
 /* Work that a job may get beyond its share because its model is loaded: about what loading another one costs. */
 #define ASSAY_LOADED_SLACK_US 10000000
-/* Each step of priority doubles a job's share. */
-#define ASSAY_PRIORITY_MAX 10
-
 struct assay_scheduler;
 struct assay_run;
 
@@ -56,6 +54,7 @@ struct assay_run_options {
     const uint8_t *have; /* have[i] != 0: done already */
     size_t count;
     uint64_t job; /* runs with the same one take turns as one */
+    bool paused;
     int priority; /* -ASSAY_PRIORITY_MAX..ASSAY_PRIORITY_MAX */
     void *owner;  /* handed back by assay_run_owner */
 };

@@ -66,8 +66,9 @@ static void tick(void *arg)
     if (assay_scheduler_expire(c->scheduler, now_ms))
         assay_log(ASSAY_LOG_WARN, "a lease ended without progress");
     assay_serve_note_runs(c);
-    for (struct assay_job *job = c->jobs; job; job = job->next)
+    for (struct assay_job *job = c->active; job; job = job->next_active)
         assay_job_note_progress(job);
+    assay_jobs_dispatch(c);
     pthread_mutex_unlock(&c->lock);
     assay_serve_parked(serve);
     assay_serve_watchers(serve);
@@ -198,8 +199,10 @@ const assay_method_fn assay_serve_coordinator_methods[] = {register_service,    
                                                            assay_serve_list_services, assay_serve_watch_demand,
                                                            assay_serve_submit_job,    assay_serve_watch_events,
                                                            assay_serve_get_job,       assay_serve_list_jobs,
-                                                           assay_serve_cancel_job,    assay_serve_plan_job};
-_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 10, "one handler for each method of control.proto");
+                                                           assay_serve_cancel_job,    assay_serve_plan_job,
+                                                           assay_serve_pause_job,     assay_serve_resume_job,
+                                                           assay_serve_retry_job,     assay_serve_remove_job};
+_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 14, "one handler for each method of control.proto");
 
 enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err)
 {

@@ -64,11 +64,17 @@ void assay_serve_watch_events(struct assay_call *call, void *service);
 void assay_serve_watch_demand(struct assay_call *call, void *service);
 void assay_serve_watchers(struct assay_serve *serve);
 void assay_serve_watchers_free(struct assay_serve *serve);
+/* The job is gone: its watchers are told. */
+void assay_serve_unwatch(struct assay_serve *serve, const struct assay_job *job);
 /* serve_jobs.c */
 void assay_serve_submit_job(struct assay_call *call, void *service);
 void assay_serve_get_job(struct assay_call *call, void *service);
 void assay_serve_list_jobs(struct assay_call *call, void *service);
 void assay_serve_cancel_job(struct assay_call *call, void *service);
+void assay_serve_pause_job(struct assay_call *call, void *service);
+void assay_serve_resume_job(struct assay_call *call, void *service);
+void assay_serve_retry_job(struct assay_call *call, void *service);
+void assay_serve_remove_job(struct assay_call *call, void *service);
 /* What SubmitJob and PlanJob check before anything is started; the corpus into *ret_corpus. */
 enum assay_status assay_serve_check_submit(struct assay_call *call, const struct assay_coordinator *coordinator,
                                            struct assay_bytes *ret_corpus, struct assay_err *err) ASSAY_MUST_USE;

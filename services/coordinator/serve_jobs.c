@@ -13,7 +13,7 @@ struct assay_job *assay_serve_find_job(struct assay_coordinator *coordinator, Pr
         return NULL;
     }
     for (struct assay_job *job = coordinator->jobs; job; job = job->next)
-        if (assay_job_has_id(job, id.data, id.len))
+        if (!job->accepting && assay_job_has_id(job, id.data, id.len))
             return job;
     assay_err_set(err, ASSAY_NOT_FOUND, "there is no such job");
     return NULL;
@@ -60,15 +60,18 @@ enum assay_status assay_serve_check_submit(struct assay_call *call, const struct
 /* Locked: adds the job to the list. */
 static enum assay_status list_job(struct assay_coordinator *c, struct assay_job *job, struct assay_err *err)
 {
-    size_t count = 0;
-    for (struct assay_job *other = c->jobs; other; other = other->next)
-        count++;
     if (c->stopping)
         return assay_err_set(err, ASSAY_UNAVAILABLE, "the coordinator is shutting down");
-    if (count >= ASSAY_JOBS_MAX)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%zu jobs are kept, the most is %d", count, ASSAY_JOBS_MAX);
+    if (c->jobs_count >= ASSAY_JOBS_MAX)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
+                             "%zu jobs are kept, the most is %d; assay rm removes those that are over", c->jobs_count,
+                             ASSAY_JOBS_MAX);
+    if (!assay_heap_reserve(&c->queue, c->jobs_count + 1))
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu jobs", c->jobs_count + 1);
+    job->accepting = true;
     job->next = c->jobs;
     c->jobs = job;
+    c->jobs_count++;
     return ASSAY_OK;
 }
 
@@ -98,9 +101,10 @@ void assay_serve_submit_job(struct assay_call *call, void *service)
         assay_call_fail(call, &err);
         return;
     }
-    if (assay_driver_start(job, call, corpus, text.bytes, &err) != ASSAY_OK) {
+    if (assay_jobs_accept(job, call, corpus, text.bytes, &err) != ASSAY_OK) {
         pthread_mutex_lock(&c->lock);
         c->jobs = job->next;
+        c->jobs_count--;
         pthread_mutex_unlock(&c->lock);
         assay_job_free(job);
     }
@@ -120,12 +124,18 @@ void assay_serve_get_job(struct assay_call *call, void *service)
         assay_call_fail(call, &err);
 }
 
-/* A shallow copy without results. */
-static Assay__V1__Job summary_of(const Assay__V1__Job *record)
+/* Locked: a shallow copy without results, with how far it is. */
+static Assay__V1__Job summary_of(const struct assay_job *job)
 {
-    Assay__V1__Job summary = *record;
+    Assay__V1__Job summary = *job->record;
     summary.n_results = 0;
     summary.results = NULL;
+    for (size_t i = 0; i < job->plan.variants_count && job->phases_count > 0 && !assay_job_is_over(job); i++) {
+        const struct assay_phase *phase = &job->phases[job->runs[i].phase];
+        summary.has_chunks_done = summary.has_chunks_planned = true;
+        summary.chunks_done += phase->done;
+        summary.chunks_planned += phase->total;
+    }
     return summary;
 }
 
@@ -133,16 +143,14 @@ void assay_serve_list_jobs(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
     struct assay_err err = ASSAY_ERR_INIT;
-    size_t count = 0;
     pthread_mutex_lock(&c->lock);
-    for (struct assay_job *job = c->jobs; job; job = job->next)
-        count++;
+    size_t count = c->jobs_count;
     Assay__V1__Job *summaries = calloc(ASSAY_MAX(count, 1), sizeof *summaries);
     Assay__V1__Job **pointers = calloc(ASSAY_MAX(count, 1), sizeof *pointers);
     bool filled = summaries && pointers;
     size_t i = 0;
     for (struct assay_job *job = c->jobs; filled && job; job = job->next, i++) {
-        summaries[i] = summary_of(job->record);
+        summaries[i] = summary_of(job);
         pointers[i] = &summaries[i];
     }
     if (filled) {
@@ -160,6 +168,16 @@ void assay_serve_list_jobs(struct assay_call *call, void *service)
     free(pointers);
 }
 
+/* Answers with the job's state, or why there is none. */
+static void reply_state(struct assay_call *call, const ProtobufCMessage *reply, enum assay_status status,
+                        const struct assay_err *err)
+{
+    if (status == ASSAY_OK)
+        assay_call_reply(call, reply, NULL, 0);
+    else
+        assay_call_fail(call, err);
+}
+
 void assay_serve_cancel_job(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
@@ -169,15 +187,49 @@ void assay_serve_cancel_job(struct assay_call *call, void *service)
     pthread_mutex_lock(&c->lock);
     struct assay_job *job = assay_serve_find_job(c, request->job_id, &err);
     if (job) {
-        if (!assay_job_is_over(job))
-            atomic_store(&job->cancel, true);
+        assay_jobs_cancel(job, !request->discard);
         reply.has_state = true;
         reply.state = job->record->state;
-        assay_coordinator_changed(c);
     }
     pthread_mutex_unlock(&c->lock);
-    if (job)
-        assay_call_reply(call, &reply.base, NULL, 0);
-    else
-        assay_call_fail(call, &err);
+    reply_state(call, &reply.base, err.status, &err);
+}
+
+static void control(struct assay_call *call, struct assay_coordinator *c,
+                    enum assay_status (*fn)(struct assay_job *, struct assay_err *))
+{
+    const Assay__V1__JobRequest *request = assay_call_request(call);
+    struct assay_err err = ASSAY_ERR_INIT;
+    Assay__V1__JobStateReply reply = ASSAY__V1__JOB_STATE_REPLY__INIT;
+    pthread_mutex_lock(&c->lock);
+    struct assay_job *job = assay_serve_find_job(c, request->job_id, &err);
+    enum assay_status status = job ? fn(job, &err) : ASSAY_NOT_FOUND;
+    reply.has_state = status == ASSAY_OK;
+    reply.state = status == ASSAY_OK ? job->record->state : ASSAY__V1__JOB_STATE__JOB_STATE_UNSPECIFIED;
+    pthread_mutex_unlock(&c->lock);
+    if (status == ASSAY_OK && fn == assay_jobs_remove) {
+        assay_serve_unwatch(c->serve, job);
+        assay_job_free(job);
+    }
+    reply_state(call, &reply.base, status, &err);
+}
+
+void assay_serve_pause_job(struct assay_call *call, void *service)
+{
+    control(call, service, assay_jobs_pause);
+}
+
+void assay_serve_resume_job(struct assay_call *call, void *service)
+{
+    control(call, service, assay_jobs_resume);
+}
+
+void assay_serve_retry_job(struct assay_call *call, void *service)
+{
+    control(call, service, assay_jobs_retry);
+}
+
+void assay_serve_remove_job(struct assay_call *call, void *service)
+{
+    control(call, service, assay_jobs_remove);
 }

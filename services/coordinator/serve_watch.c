@@ -149,6 +149,20 @@ void assay_serve_watch_demand(struct assay_call *call, void *service)
     watcher_add(c->serve, call, NULL, 0);
 }
 
+void assay_serve_unwatch(struct assay_serve *serve, const struct assay_job *job)
+{
+    struct assay_err err;
+    struct assay_watcher *next;
+    assay_err_set(&err, ASSAY_NOT_FOUND, "the job was removed");
+    for (struct assay_watcher *watcher = serve->watchers; watcher; watcher = next) {
+        next = watcher->next;
+        if (watcher->job == job) {
+            assay_call_fail(watcher->call, &err);
+            watcher_remove(watcher);
+        }
+    }
+}
+
 void assay_serve_watchers_free(struct assay_serve *serve)
 {
     while (serve->watchers)

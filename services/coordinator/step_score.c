@@ -106,6 +106,9 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
                                                   .have = have->bits,
                                                   .count = job->plan.run_count,
                                                   .job = job->number,
+                                                  .paused =
+                                                      job->record->state == ASSAY__V1__JOB_STATE__JOB_STATE_PAUSED,
+                                                  .priority = assay_job_priority(job),
                                                   .owner = run};
         status = assay_scheduler_add(c->scheduler, &options, &run->run, err);
         if (status == ASSAY_OK)
