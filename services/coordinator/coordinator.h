@@ -8,7 +8,6 @@
 #include "common/wire/client.h"
 #include "common/wire/server.h"
 #include "services/coordinator/job.h"
-#include "services/coordinator/latency.h"
 #include "services/coordinator/metrics.h"
 #include "services/coordinator/registry.h"
 #include "services/coordinator/scheduler.h"
@@ -39,8 +38,7 @@ struct assay_coordinator {
     size_t plans; /* PlanJob calls in the making */
     bool stopping;
     bool wake_posted;
-    size_t calls_parked;            /* Lease calls that wait for work */
-    struct assay_latency decisions; /* of leases, with their replies filled */
+    size_t calls_parked; /* Lease calls that wait for work */
 
     struct assay_serve *serve; /* the loop thread's own */
     struct assay_coordinator_metrics metrics;

@@ -68,7 +68,7 @@ static const struct assay_metric_row rows[] = {
     {.name = "assay_event_watchers", .help = "Streams of events and of demand.", .type = ASSAY_METRIC_GAUGE},
 };
 
-static const char *const job_states[] = {"queued", "running", "completed", "failed", "cancelled"};
+static const char *const job_states[] = {"queued", "running", "completed", "failed", "cancelled", "paused"};
 
 static const char *kind_name(enum assay_service_kind kind)
 {
@@ -80,7 +80,7 @@ static void collect_jobs(const struct assay_coordinator *c)
     size_t counts[ASSAY_COUNT(job_states)] = {0};
     for (const struct assay_job *job = c->jobs; job; job = job->next)
         if (job->record->state >= ASSAY__V1__JOB_STATE__JOB_STATE_QUEUED &&
-            job->record->state <= ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED)
+            job->record->state <= ASSAY__V1__JOB_STATE__JOB_STATE_PAUSED)
             counts[job->record->state - ASSAY__V1__JOB_STATE__JOB_STATE_QUEUED]++;
     for (size_t i = 0; i < ASSAY_COUNT(job_states); i++)
         assay_gauge_set(assay_metric_series(c->metrics.jobs, &job_states[i]), (double)counts[i]);

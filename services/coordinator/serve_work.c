@@ -131,7 +131,6 @@ static bool try_lease(struct assay_coordinator *c, struct assay_call *call)
     pthread_mutex_lock(&c->lock);
     bool filled = grant(c, assay_call_request(call), &r);
     int64_t took_us = assay_now_us() - begun_us;
-    assay_latency_note(&c->decisions, took_us);
     assay_histogram_observe(assay_metric_only(c->metrics.decisions), (uint64_t)took_us);
     pthread_mutex_unlock(&c->lock);
     if (filled) {

@@ -4,7 +4,6 @@
 
 #include "services/coordinator/bits.h"
 #include "services/coordinator/heap.h"
-#include "services/coordinator/latency.h"
 #include "services/coordinator/registry.h"
 
 struct told {
@@ -158,22 +157,6 @@ static void bits_find_the_smallest_member(void **state)
     assay_bits_release(&bits);
 }
 
-static void latencies_fall_into_powers_of_two(void **state)
-{
-    (void)state;
-    struct assay_latency latency = {0};
-    const int64_t us[] = {0, 1, 2, 3, 4, 1000, INT64_MAX};
-    for (size_t i = 0; i < sizeof us / sizeof *us; i++)
-        assay_latency_note(&latency, us[i]);
-    assert_int_equal(latency.buckets[0], 1);
-    assert_int_equal(latency.buckets[1], 1);
-    assert_int_equal(latency.buckets[2], 2);
-    assert_int_equal(latency.buckets[3], 1);
-    assert_int_equal(latency.buckets[10], 1);
-    assert_int_equal(latency.buckets[ASSAY_LATENCY_BUCKETS - 1], 1);
-    assert_int_equal(latency.count, 7);
-}
-
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -182,7 +165,6 @@ int main(void)
         cmocka_unit_test(many_services_come_and_go),
         cmocka_unit_test(a_heap_gives_back_in_order),
         cmocka_unit_test(bits_find_the_smallest_member),
-        cmocka_unit_test(latencies_fall_into_powers_of_two),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
