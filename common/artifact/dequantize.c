@@ -9,6 +9,28 @@
 
 #define WEIGHTS_FILE "model.safetensors"
 
+/* Codes are [outputs, inputs] everywhere, plain weights lie as the architecture has them. */
+static bool is_turned(const struct assay_making *making, const struct assay_stored *stored)
+{
+    return stored->layout != ASSAY_STORED_PLAIN && assay_making_architecture(making)->transposed;
+}
+
+static enum assay_status append_turned(const struct assay_stored *stored, const float *values,
+                                       struct assay_safetensors_writer *writer, struct assay_err *err)
+{
+    size_t rows = (size_t)stored->shape[0], cols = (size_t)stored->shape[1];
+    assay_auto(assay_free_ptr) float *column = malloc(rows * sizeof *column);
+    if (!column)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for tensor %s", stored->name);
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < cols && status == ASSAY_OK; i++) {
+        for (size_t r = 0; r < rows; r++)
+            column[r] = values[r * cols + i];
+        status = assay_safetensors_append(writer, column, rows * sizeof *column, err);
+    }
+    return status;
+}
+
 static enum assay_status append(const struct assay_making *making, const struct assay_stored *stored,
                                 struct assay_safetensors_writer *writer, struct assay_err *err)
 {
@@ -20,7 +42,9 @@ static enum assay_status append(const struct assay_making *making, const struct 
     for (size_t i = 0; i < stored->rank; i++)
         elements *= stored->shape[i];
     enum assay_status status = assay_stored_read(making->source, stored, &arena, &values, err);
-    if (status == ASSAY_OK)
+    if (status == ASSAY_OK && is_turned(making, stored))
+        status = append_turned(stored, values, writer, err);
+    else if (status == ASSAY_OK)
         status = assay_safetensors_append(writer, values, (size_t)elements * sizeof *values, err);
     assay_arena_release(&arena);
     return status;
@@ -41,6 +65,10 @@ static enum assay_status write_weights(struct assay_making *making, uint64_t *re
     for (size_t i = 0; i < count; i++) {
         outputs[i] = (struct assay_tensor){.name = stored[i].name, .dtype = stored[i].dtype, .rank = stored[i].rank};
         memcpy(outputs[i].shape, stored[i].shape, sizeof outputs[i].shape);
+        if (is_turned(making, &stored[i])) {
+            outputs[i].shape[0] = stored[i].shape[1];
+            outputs[i].shape[1] = stored[i].shape[0];
+        }
         *ret_bytes += assay_tensor_elements(&outputs[i]) * assay_dtype_bytes(outputs[i].dtype);
     }
     status = assay_path_join(path, making->dir, WEIGHTS_FILE, err);

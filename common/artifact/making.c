@@ -1,5 +1,6 @@
 /* What every method needs: the source's identity, its description, and the files that go along with the weights. */
 #include <errno.h>
+#include <stdio.h>
 #include <string.h>
 #include <sys/stat.h>
 #include <unistd.h>
@@ -41,17 +42,10 @@ enum assay_status assay_making_identify(struct assay_making *making, struct assa
     return assay_checkpoint_id(making->job->model_dir, digest_and_note, making, ret, err);
 }
 
-/* dtype, shape and bytes. */
-static struct assay_digest tensor_digest(const struct assay_tensor *tensor)
+const struct assay_architecture *assay_making_architecture(const struct assay_making *making)
 {
-    struct assay_hash hash;
-    assay_hash_init(&hash, "assay.head.v1");
-    assay_hash_str(&hash, assay_dtype_name(tensor->dtype));
-    assay_hash_u64(&hash, tensor->rank);
-    for (size_t i = 0; i < tensor->rank; i++)
-        assay_hash_u64(&hash, tensor->shape[i]);
-    assay_hash_bytes(&hash, tensor->data, tensor->bytes);
-    return assay_hash_final(&hash);
+    const struct assay_architecture *architecture = assay_architecture_of(assay_checkpoint_config(making->source));
+    return architecture ? architecture : assay_architecture_find("LlamaForCausalLM");
 }
 
 static bool is_floating(enum assay_dtype dtype)
@@ -59,28 +53,52 @@ static bool is_floating(enum assay_dtype dtype)
     return dtype == ASSAY_F32 || dtype == ASSAY_F16 || dtype == ASSAY_BF16 || dtype == ASSAY_F64;
 }
 
+/* The head; *ret_copy becomes a tensor that is there, but whose place the embedding takes, or NULL. */
+static enum assay_status describe_head(const struct assay_making *making, const struct assay_tensor **ret_copy,
+                                       struct assay_err *err)
+{
+    const struct assay_checkpoint *source = making->source;
+    struct assay_head_contract *head = &making->manifest->head;
+    const struct assay_architecture *architecture = assay_making_architecture(making);
+    struct assay_head_figures figures;
+    enum assay_status status =
+        assay_head_figures_read(assay_checkpoint_config(source), architecture, making->job->model_dir, &figures, err);
+    if (status != ASSAY_OK)
+        return status;
+    char own_name[ASSAY_HEAD_NAME_BYTES + 8], name[ASSAY_HEAD_NAME_BYTES], full[ASSAY_HEAD_NAME_BYTES + 8];
+    snprintf(own_name, sizeof own_name, "%s.weight", architecture->head);
+    const struct assay_tensor *own = assay_checkpoint_find(source, own_name);
+    figures.tied = figures.tied || !own;
+    assay_head_name(architecture, source, figures.tied, name);
+    snprintf(full, sizeof full, "%s.weight", name);
+    const struct assay_tensor *weight = assay_checkpoint_find(source, full);
+    if (!weight || weight->rank != 2)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "%s has no output head: looked for a matrix %s or %s%s.weight", making->job->model_dir,
+                             own_name, architecture->base, architecture->embedding);
+    head->digest = assay_head_content_digest(architecture, source, &figures);
+    head->tied = figures.tied;
+    head->bias = architecture->head_bias;
+    head->logit_scale = (double)figures.logit_scale;
+    head->soft_cap = (double)figures.soft_cap;
+    head->vocab = figures.vocab_used ? figures.vocab_used : weight->shape[0];
+    *ret_copy = figures.tied ? own : NULL;
+    return ASSAY_OK;
+}
+
 enum assay_status assay_making_describe(struct assay_making *making, struct assay_err *err)
 {
     const struct assay_checkpoint *source = making->source;
     struct assay_manifest *manifest = making->manifest;
-    bool says_tied =
-        cJSON_IsTrue(cJSON_GetObjectItemCaseSensitive(assay_checkpoint_config(source), "tie_word_embeddings"));
-    const struct assay_tensor *embedding = assay_checkpoint_find(source, "model.embed_tokens.weight");
-    const struct assay_tensor *own = assay_checkpoint_find(source, "lm_head.weight");
-    manifest->head.tied = embedding && (says_tied || !own);
-    const struct assay_tensor *head = manifest->head.tied ? embedding : own;
-    if (!head || head->rank != 2)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                             "%s has no output head: looked for a matrix lm_head.weight or model.embed_tokens.weight",
-                             making->job->model_dir);
-    manifest->head.digest = tensor_digest(head);
-    manifest->head.vocab = head->shape[0];
+    const struct assay_tensor *copy = NULL;
+    enum assay_status status = describe_head(making, &copy, err);
+    if (status != ASSAY_OK)
+        return status;
     manifest->tensors = assay_checkpoint_count(source);
     for (size_t i = 0; i < assay_checkpoint_count(source); i++) {
         const struct assay_tensor *tensor = assay_checkpoint_at(source, i);
-        bool is_copy = manifest->head.tied && tensor == own;
         manifest->source_bytes += tensor->bytes;
-        manifest->parameters += is_floating(tensor->dtype) && !is_copy ? assay_tensor_elements(tensor) : 0;
+        manifest->parameters += is_floating(tensor->dtype) && tensor != copy ? assay_tensor_elements(tensor) : 0;
     }
     return ASSAY_OK;
 }

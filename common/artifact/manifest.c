@@ -56,10 +56,10 @@ static void add_head(cJSON *root, const struct assay_head_contract *head)
     add_digest(object, "digest", &head->digest);
     cJSON_AddBoolToObject(object, "tied", head->tied);
     cJSON_AddStringToObject(object, "scheme", "kept");
-    cJSON_AddStringToObject(object, "bias", "none");
+    cJSON_AddStringToObject(object, "bias", head->bias ? "kept" : "none");
     cJSON_AddStringToObject(object, "input_rounding", "none");
-    cJSON_AddNumberToObject(object, "logit_scale", 1);
-    cJSON_AddNullToObject(object, "soft_cap");
+    add_figure(object, "logit_scale", head->logit_scale);
+    add_figure(object, "soft_cap", head->soft_cap > 0 ? head->soft_cap : NAN);
     cJSON_AddNumberToObject(object, "used_vocab", (double)head->vocab);
 }
 
@@ -298,6 +298,15 @@ static enum assay_status read_head(struct reader *reader, const cJSON *root)
     enum assay_status status = get_digest(reader, object, "digest", &head->digest);
     if (status == ASSAY_OK)
         status = assay_json_get_bool(object, reader->path, "tied", true, &head->tied, reader->err);
+    const char *bias = "none";
+    head->logit_scale = 1;
+    if (status == ASSAY_OK)
+        status = assay_json_get_string(object, reader->path, "bias", false, &bias, reader->err);
+    if (status == ASSAY_OK)
+        status = assay_json_get_double(object, reader->path, "logit_scale", false, &head->logit_scale, reader->err);
+    if (status == ASSAY_OK)
+        status = assay_json_get_double(object, reader->path, "soft_cap", false, &head->soft_cap, reader->err);
+    head->bias = strcmp(bias, "none") != 0;
     if (status == ASSAY_OK)
         status = get_count(reader, object, "used_vocab", &head->vocab);
     return status;

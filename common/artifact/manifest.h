@@ -26,12 +26,15 @@ struct assay_artifact_file {
     int64_t mtime_ns; /* of the link's target; 0 for a file of our own */
 };
 
-/* What scoring must know about the output head, which every scheme so far keeps as it is: no bias, inputs not rounded,
- * logits neither scaled nor capped. */
+/* What scoring must know about the output head, which every scheme so far keeps as it is; its inputs are not rounded.
+ */
 struct assay_head_contract {
-    struct assay_digest digest; /* dtype, shape and bytes of the weight */
+    struct assay_digest digest; /* of weight, and of what follows where it is not the usual */
     bool tied;                  /* the embedding serves as head */
-    uint64_t vocab;             /* rows: all of them are in the sum */
+    bool bias;
+    double logit_scale; /* 1 */
+    double soft_cap;    /* 0: none */
+    uint64_t vocab;     /* rows that are in the sum */
 };
 
 struct assay_manifest {

@@ -6,7 +6,7 @@
 #pragma once
 
 #include "common/artifact/job.h"
-#include "common/formats/checkpoint.h"
+#include "common/formats/architecture.h"
 #include "common/quant/scheme.h"
 
 /* Tensors that stand for one quantized weight, and room to work in. */
@@ -63,7 +63,10 @@ struct assay_method {
     void (*finish)(const struct assay_spec *spec, const struct assay_rows *rows);
     /* The values that the codes stand for, in weights[(end - begin), cols]. Any thread. */
     void (*decode)(const struct assay_spec *spec, const struct assay_rows *rows, float *weights);
-    /* quantization_config of config.json; NULL when out of memory. NULL: the files are those of a plain checkpoint. */
+    /* quantization_config of config.json; NULL when out of memory. NULL: the files are those of a plain checkpoint.
+     * "lm_head" among the modules left alone becomes the name that the head has. Where an architecture stores its
+     * matrices as [inputs, outputs], plain files keep them so; weights with a quantization_config are [outputs, inputs]
+     * everywhere, as the readers of these layouts want. */
     cJSON *(*config)(const struct assay_spec *spec);
     const char *dtype; /* torch_dtype of config.json */
 };
@@ -84,6 +87,9 @@ enum assay_status assay_rewrite(struct assay_making *making, const struct assay_
 bool assay_is_linear_weight(const struct assay_tensor *tensor);
 
 /* --- for all methods --- */
+
+/* The source's; one that is not known counts as Llama. */
+const struct assay_architecture *assay_making_architecture(const struct assay_making *making);
 
 /* Looks the checkpoint's files up and digests their contents. */
 enum assay_status assay_making_identify(struct assay_making *making, struct assay_model_id *ret,

@@ -33,6 +33,7 @@ struct encoding {
     const struct assay_spec *spec;
     const struct assay_tensor *tensor;
     size_t rows, cols;
+    bool turned; /* the source is [cols, rows] */
     void *parts[ASSAY_PARTS_MAX];
     float *scratch; /* [threads, 2, ASSAY_REWRITE_ROWS, cols] */
     struct assay_block_sums *sums;
@@ -45,6 +46,7 @@ bool assay_is_linear_weight(const struct assay_tensor *tensor)
 {
     static const char suffix[] = ".weight";
     static const char *const not_linear[] = {"embed", "norm", "lm_head", "wte", "wpe"};
+    static const char router[] = "gate"; /* of experts; "gate_proj" is a linear layer */
     size_t len = strlen(tensor->name);
     bool is_float = tensor->dtype == ASSAY_F32 || tensor->dtype == ASSAY_F16 || tensor->dtype == ASSAY_BF16;
     if (tensor->rank != 2 || !is_float || assay_tensor_elements(tensor) == 0 || len <= strlen(suffix) ||
@@ -58,7 +60,14 @@ bool assay_is_linear_weight(const struct assay_tensor *tensor)
     for (size_t i = 0; i < ASSAY_COUNT(not_linear); i++)
         if (strstr(name, not_linear[i]))
             return false;
-    return true;
+    return strcmp(name, router) != 0;
+}
+
+/* Whether weights are quantized along the source's columns: the architecture has outputs there, and the files are not
+ * those of a plain checkpoint. */
+static bool turns(const struct assay_making *making, const struct assay_method *method)
+{
+    return method->config && assay_making_architecture(making)->transposed;
 }
 
 /* The first path component that is a number: "model.layers.3.mlp" is in layer 3. */
@@ -113,8 +122,9 @@ static enum assay_status plan_weight(struct assay_making *making, const struct a
         making->manifest->kept_bytes += tensor->bytes;
         return ASSAY_OK;
     }
-    enum assay_status status =
-        method->plan(&making->spec, tensor->shape[0], tensor->shape[1], weight->parts, &weight->parts_count, err);
+    bool turned = turns(making, method);
+    enum assay_status status = method->plan(&making->spec, tensor->shape[turned], tensor->shape[!turned], weight->parts,
+                                            &weight->parts_count, err);
     if (status != ASSAY_OK)
         assay_err_prefix(err, "tensor %s", tensor->name);
     plan->quantized_count++;
@@ -133,7 +143,7 @@ static enum assay_status resolve(struct assay_making *making, const struct assay
     for (size_t i = 0; i < tensors; i++) {
         const struct assay_tensor *tensor = assay_checkpoint_at(making->source, i);
         if (assay_is_linear_weight(tensor))
-            cols[count++] = tensor->shape[1];
+            cols[count++] = tensor->shape[!turns(making, method)];
     }
     if (method->resolve)
         method->resolve(&making->spec, cols, count);
@@ -178,9 +188,27 @@ static enum assay_status check_finite(const struct encoding *encoding, const flo
                          isnan(weights[i]) ? "NaN" : "infinite");
 }
 
+/* The same out of a source that is [cols, rows]. */
+static void read_turned_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
+{
+    size_t size = assay_dtype_bytes(encoding->tensor->dtype);
+    float column[ASSAY_REWRITE_ROWS];
+    for (size_t i = 0; i < encoding->cols; i++) {
+        assay_widen(encoding->tensor->dtype,
+                    (const unsigned char *)encoding->tensor->data + (i * encoding->rows + begin) * size, end - begin,
+                    column);
+        for (size_t r = 0; r < end - begin; r++)
+            weights[r * encoding->cols + i] = column[r];
+    }
+}
+
 /* Rows [begin, end) of the source as f32. */
 static void read_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
 {
+    if (encoding->turned) {
+        read_turned_rows(encoding, begin, end, weights);
+        return;
+    }
     size_t row_bytes = encoding->cols * assay_dtype_bytes(encoding->tensor->dtype);
     assay_widen(encoding->tensor->dtype, (const unsigned char *)encoding->tensor->data + begin * row_bytes,
                 (end - begin) * encoding->cols, weights);
@@ -302,12 +330,14 @@ static enum assay_status quantize_weight(struct assay_making *making, const stru
                                          const struct weight_plan *weight, struct assay_safetensors_writer *writer,
                                          struct assay_err *err)
 {
+    bool turned = turns(making, method);
     struct encoding encoding = {
         .method = method,
         .spec = &making->spec,
         .tensor = weight->tensor,
-        .rows = weight->tensor->shape[0],
-        .cols = weight->tensor->shape[1],
+        .rows = weight->tensor->shape[turned],
+        .cols = weight->tensor->shape[!turned],
+        .turned = turned,
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .failed_block = SIZE_MAX,
     };
@@ -357,6 +387,22 @@ static enum assay_status write_weights(struct assay_making *making, const struct
     return status == ASSAY_OK ? assay_making_add_file(making, WEIGHTS_FILE, false, err) : status;
 }
 
+/* Methods say "lm_head". False when out of memory. */
+static bool name_head(cJSON *quantization, const char *head)
+{
+    static const char *const lists[] = {"ignore", "llm_int8_skip_modules", "modules_to_not_convert"};
+    bool done = true;
+    for (size_t i = 0; i < ASSAY_COUNT(lists) && strcmp(head, "lm_head") != 0; i++) {
+        cJSON *list = cJSON_GetObjectItemCaseSensitive(quantization, lists[i]);
+        for (int j = 0; j < cJSON_GetArraySize(list); j++) {
+            const cJSON *item = cJSON_GetArrayItem(list, j);
+            if (cJSON_IsString(item) && strcmp(item->valuestring, "lm_head") == 0)
+                done = cJSON_ReplaceItemInArray(list, j, cJSON_CreateString(head)) && done;
+        }
+    }
+    return done;
+}
+
 /* Scales are f32, and readers of those layouts take their dtype from the model's. */
 static enum assay_status write_config(struct assay_making *making, const struct assay_method *method,
                                       struct assay_err *err)
@@ -364,8 +410,10 @@ static enum assay_status write_config(struct assay_making *making, const struct 
     struct assay_config_change change = {.dtype = method->dtype};
     if (method->config) {
         change.quantization = method->config(&making->spec);
-        if (!change.quantization)
+        if (!change.quantization || !name_head(change.quantization, assay_making_architecture(making)->head)) {
+            cJSON_Delete(change.quantization);
             return out_of_memory(making->job->model_dir, err);
+        }
     }
     return assay_making_write_config(making, &change, err);
 }

@@ -58,7 +58,6 @@ static bool read_bias(struct assay_reader *r, enum assay_bias_rule rule, const c
 static void read_biases(struct assay_reader *r, struct assay_model_config *c)
 {
     const struct assay_family *f = c->family;
-    c->tied_head = assay_reader_bool(r, "tie_word_embeddings", assay_architecture_find(f->architecture)->tied);
     c->attention_bias = read_bias(r, f->qkv_bias, "attention_bias");
     c->output_bias = read_bias(r, f->output_bias, "attention_bias");
     c->mlp_bias = read_bias(r, f->mlp_bias, "mlp_bias");
@@ -216,26 +215,38 @@ static void read_scales(struct assay_reader *r, struct assay_model_config *c)
     double root = f->embedding_by_root ? sqrt((double)c->hidden) : 1;
     c->embedding_scale = (float)read_factor(r, "embedding_multiplier", root);
     c->residual_scale = (float)read_factor(r, "residual_multiplier", 1);
-    c->logit_scale = (float)(1 / read_factor(r, "logits_scaling", 1));
     c->attention_scale = read_attention_scale(r, c);
     c->attention_scale_by_layer = assay_reader_bool(r, "scale_attn_by_inverse_layer_idx", false);
     c->attention_cap = read_cap(r, "attn_logit_softcapping", f->attention_cap);
-    c->final_cap = read_cap(r, "final_logit_softcapping", f->final_cap);
 }
 
-/* Our own member: what the artifact's variant rounds the operands of products to, and ids that are padding. */
+static enum assay_status read_head(const cJSON *config, const char *what, struct assay_model_config *c,
+                                   struct assay_err *err)
+{
+    struct assay_head_figures figures;
+    enum assay_status status =
+        assay_head_figures_read(config, assay_architecture_find(c->architecture), what, &figures, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (figures.vocab_used > c->vocab)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: used_vocab is %zu, the vocabulary has %zu ids", what,
+                             figures.vocab_used, c->vocab);
+    c->tied_head = figures.tied;
+    c->vocab_used = figures.vocab_used ? figures.vocab_used : c->vocab;
+    return ASSAY_OK;
+}
+
+/* Our own member: what the artifact's variant rounds the operands of products to. */
 static enum assay_status read_own(const cJSON *config, const char *what, struct assay_model_config *c,
                                   struct assay_err *err)
 {
     const cJSON *own = cJSON_GetObjectItemCaseSensitive(config, "assay");
-    c->vocab_used = c->vocab;
     if (!own || cJSON_IsNull(own))
         return ASSAY_OK;
     if (!cJSON_IsObject(own))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: 'assay' is not an object", what);
     struct assay_reader r = {own, what, err, ASSAY_OK};
     const char *compute = assay_reader_string(&r, "compute", "f32");
-    c->vocab_used = assay_reader_size(&r, "used_vocab", false, c->vocab, c->vocab);
     if (r.status != ASSAY_OK)
         return r.status;
     c->compute_bf16 = strcmp(compute, "bf16") == 0;
@@ -293,7 +304,9 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
     }
     if (r.status != ASSAY_OK || status != ASSAY_OK)
         return r.status != ASSAY_OK ? r.status : status;
-    status = read_own(config, what, &c, err);
+    status = read_head(config, what, &c, err);
+    if (status == ASSAY_OK)
+        status = read_own(config, what, &c, err);
     if (status == ASSAY_OK && c.family->rotary > 0)
         status = assay_config_read_rope(config, what, &c, err);
     if (status == ASSAY_OK)

@@ -195,7 +195,6 @@ static const struct assay_family families[] = {
         .qkv_bias = ASSAY_BIAS_ALWAYS,
         .output_bias = ASSAY_BIAS_ALWAYS,
         .mlp_bias = ASSAY_BIAS_ALWAYS,
-        .head_bias = true,
         .partial_rotary = true,
         .parallel = true,
     },
@@ -226,7 +225,6 @@ static const struct assay_family families[] = {
         .window_pattern = 2,
         .theta = 10000,
         .attention_cap = 50,
-        .final_cap = 30,
     },
     {
         .architecture = "Gemma3ForCausalLM",

@@ -56,18 +56,17 @@ struct assay_family {
     double theta, norm_eps;                       /* likewise */
     double query_scalar;                          /* likewise: q . k is divided by its root; 0: by that of head_dim */
     double attention_multiplier;                  /* likewise: the scale of q . k itself; 0: as above */
-    double attention_cap, final_cap;              /* likewise; 0: none */
+    double attention_cap;                         /* likewise; 0: none */
     double rotary;                                /* part of a head that rotates; 0: positions have embeddings */
     const char *activation;
     enum assay_norm_kind norm;
     enum assay_window_rule window_rule;
     enum assay_bias_rule qkv_bias, output_bias, mlp_bias;
-    bool norm_plus_one;    /* norms multiply by 1 + weight */
-    bool qkv_by_head;      /* QKV holds q, k and v of the first head, then those of the second */
-    bool partial_rotary;   /* config.json may say which part rotates */
-    bool yarn_is_longrope; /* old names of the rope type */
-    bool local_rope;       /* layers with a window rotate by a rope of their own */
-    bool head_bias;
+    bool norm_plus_one;     /* norms multiply by 1 + weight */
+    bool qkv_by_head;       /* QKV holds q, k and v of the first head, then those of the second */
+    bool partial_rotary;    /* config.json may say which part rotates */
+    bool yarn_is_longrope;  /* old names of the rope type */
+    bool local_rope;        /* layers with a window rotate by a rope of their own */
     bool embedding_by_root; /* embeddings are multiplied by the root of their size */
     bool parallel;          /* use_parallel_residual is true unless config.json says otherwise */
 };

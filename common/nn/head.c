@@ -12,52 +12,6 @@ struct assay_head {
     struct assay_digest digest;
 };
 
-static void digest_tensor(struct assay_hash *hash, const struct assay_tensor *tensor)
-{
-    assay_hash_str(hash, assay_dtype_name(tensor->dtype));
-    assay_hash_u64(hash, tensor->rank);
-    for (size_t i = 0; i < tensor->rank; i++)
-        assay_hash_u64(hash, tensor->shape[i]);
-    assay_hash_bytes(hash, tensor->data, tensor->bytes);
-}
-
-/* What heads of most models do not have is left out, so that their digest is that of the weight. */
-static struct assay_digest digest_head(const struct assay_checkpoint *checkpoint, const char *name,
-                                       const struct assay_model_config *config)
-{
-    static const char *const parts[] = {
-        "weight",        "weight_scale",         "weight_packed",           "weight_zero_point",
-        "weight.absmax", "weight.nested_absmax", "weight.nested_quant_map", "weight.quant_state.bitsandbytes__nf4"};
-    char bias[320];
-    struct assay_hash hash;
-    assay_hash_init(&hash, "assay.head.v1");
-    for (size_t i = 0; i < ASSAY_COUNT(parts); i++) {
-        char full[320];
-        snprintf(full, sizeof full, "%s.%s", name, parts[i]);
-        const struct assay_tensor *tensor = assay_checkpoint_find(checkpoint, full);
-        if (tensor)
-            digest_tensor(&hash, tensor);
-    }
-    snprintf(bias, sizeof bias, "%s.bias", name);
-    if (config->family->head_bias && assay_checkpoint_find(checkpoint, bias))
-        digest_tensor(&hash, assay_checkpoint_find(checkpoint, bias));
-    const struct {
-        const char *name;
-        float value, usual;
-    } factors[] = {{"soft_cap", config->final_cap, 0}, {"logit_scale", config->logit_scale, 1}};
-    for (size_t i = 0; i < ASSAY_COUNT(factors); i++) {
-        if (factors[i].value == factors[i].usual)
-            continue;
-        assay_hash_str(&hash, factors[i].name);
-        assay_hash_bytes(&hash, &factors[i].value, sizeof factors[i].value);
-    }
-    if (config->vocab_used != config->vocab) {
-        assay_hash_str(&hash, "used_vocab");
-        assay_hash_u64(&hash, config->vocab_used);
-    }
-    return assay_hash_final(&hash);
-}
-
 /* The head's rows in use. A view of the first rows is enough where the weight is plain. */
 static enum assay_status load_weight(struct assay_head *head, const struct assay_checkpoint *checkpoint,
                                      struct assay_pool *pool, const char *name, const struct assay_model_config *config,
@@ -82,13 +36,14 @@ static enum assay_status load_weight(struct assay_head *head, const struct assay
 }
 
 /* A bias that the family does not have would be left out without a word: refused. */
-static enum assay_status load_bias(struct assay_head *head, const struct assay_checkpoint *checkpoint, const char *name,
+static enum assay_status load_bias(struct assay_head *head, const struct assay_checkpoint *checkpoint,
+                                   const struct assay_architecture *architecture,
                                    const struct assay_model_config *config, struct assay_err *err)
 {
     char full[320];
-    snprintf(full, sizeof full, "%s.bias", name);
-    if (config->family->head_bias)
-        return assay_tensor_floats(checkpoint, name, "bias", config->vocab, 0, &head->bias, err);
+    snprintf(full, sizeof full, "%s.bias", architecture->head);
+    if (architecture->head_bias)
+        return assay_tensor_floats(checkpoint, architecture->head, "bias", config->vocab, 0, &head->bias, err);
     if (assay_checkpoint_find(checkpoint, full))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %s is there, but heads of %s have no bias",
                              assay_checkpoint_dir(checkpoint), full, config->architecture);
@@ -98,7 +53,7 @@ static enum assay_status load_bias(struct assay_head *head, const struct assay_c
 static enum assay_status load(struct assay_head *head, const struct assay_checkpoint *checkpoint,
                               struct assay_pool *pool, struct assay_err *err)
 {
-    char what[ASSAY_PATH_MAX], name[256];
+    char what[ASSAY_PATH_MAX], name[ASSAY_HEAD_NAME_BYTES];
     struct assay_model_config config;
     enum assay_status status = assay_path_join(what, assay_checkpoint_dir(checkpoint), "config.json", err);
     if (status == ASSAY_OK)
@@ -108,21 +63,18 @@ static enum assay_status load(struct assay_head *head, const struct assay_checkp
     if (status != ASSAY_OK)
         return status;
     const struct assay_architecture *architecture = assay_architecture_find(config.architecture);
-    const char *base = assay_architecture_base(architecture, checkpoint);
-    if (config.tied_head)
-        snprintf(name, sizeof name, "%s%s", base, architecture->embedding);
-    else
-        snprintf(name, sizeof name, "%s", architecture->head);
+    struct assay_head_figures figures;
+    status = assay_head_figures_read(assay_checkpoint_config(checkpoint), architecture, what, &figures, err);
+    if (status != ASSAY_OK)
+        return status;
+    assay_head_name(architecture, checkpoint, figures.tied, name);
     status = load_weight(head, checkpoint, pool, name, &config, err);
-    if (status != ASSAY_OK)
-        return status;
-    status = load_bias(head, checkpoint, architecture->head, &config, err);
-    if (status != ASSAY_OK)
-        return status;
-    head->scale = config.logit_scale;
-    head->soft_cap = config.final_cap;
-    head->digest = digest_head(checkpoint, name, &config);
-    return ASSAY_OK;
+    if (status == ASSAY_OK)
+        status = load_bias(head, checkpoint, architecture, &config, err);
+    head->scale = figures.logit_scale;
+    head->soft_cap = figures.soft_cap;
+    head->digest = assay_head_content_digest(architecture, checkpoint, &figures);
+    return status;
 }
 
 enum assay_status assay_head_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

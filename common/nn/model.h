@@ -59,9 +59,7 @@ struct assay_model_config {
     bool windowed[ASSAY_MODEL_LAYERS_MAX];
     size_t rotary_dim;                  /* the first elements of a head, which rotate; 0: positions have embeddings */
     struct assay_rope rope, local_rope; /* the latter is for windowed layers, where the family has two */
-    float logit_scale;                  /* of the head's products and bias; 1 */
-    float final_cap;                    /* logits become cap * tanh(logit / cap); 0: none */
-    size_t vocab_used; /* "assay": {"used_vocab": n}: ids from n on are padding and have no logits; else vocab */
+    size_t vocab_used;                  /* ids from here on are padding and have no logits; usually vocab */
 };
 
 /* Reads config.json of transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) style.

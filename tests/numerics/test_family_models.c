@@ -1,44 +1,35 @@
 /* Small models of families and options that the shared goldens do not hold: tests/interop/make_families.py wrote them
  * with the outputs of transformers. */
 #include "common/kernels/kernels.h"
+#include "tests/numerics/family_list.h"
 #include "tests/numerics/golden_engine.h"
-
-#define VECTORS ASSAY_SOURCE_DIR "/tests/vectors/families/"
-
-static const char *const models[] = {
-    VECTORS "llama_yarn_bias", VECTORS "llama_dynamic",       VECTORS "llama_linear",
-    VECTORS "llama_longrope",  VECTORS "qwen2_windows",       VECTORS "qwen3_upper_windows",
-    VECTORS "phi3_partial",    VECTORS "gptneox_sequential",  VECTORS "gpt2_scaled",
-    VECTORS "phi_head_bias",   VECTORS "granite_multipliers", VECTORS "gemma2",
-    VECTORS "gemma3",
-};
 
 static void hidden_states_and_logits_are_those_of_transformers(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++)
-        golden_check_outputs(models[i], true);
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++)
+        golden_check_outputs(family_models[i], true);
 }
 
 static void threads_and_instruction_sets_do_not_change_a_bit(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++)
-        golden_check_bits(models[i]);
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++)
+        golden_check_bits(family_models[i]);
 }
 
 static void the_company_in_a_batch_does_not_change_a_bit(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++)
-        golden_check_company(models[i]);
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++)
+        golden_check_company(family_models[i]);
 }
 
 static void products_are_equal_by_rows_on_these_models(void **state)
 {
     (void)state;
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++)
-        golden_check_rows(models[i]);
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++)
+        golden_check_rows(family_models[i]);
 }
 
 /* A head's parts, multiplied and finished by hand, are its logits. */
@@ -47,8 +38,8 @@ static void the_parts_of_a_head_give_its_logits(void **state)
     (void)state;
     const struct assay_kernels *kernels = NULL;
     want_ok(assay_kernels_select(&kernels, &golden_err));
-    for (size_t i = 0; i < ASSAY_COUNT(models); i++) {
-        struct engine e = engine_open(models[i], 2, NULL);
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++) {
+        struct engine e = engine_open(family_models[i], 2, NULL);
         size_t vocab = assay_head_vocab(e.head), width = assay_head_hidden(e.head);
         int32_t ids[9];
         fill_ids(ids, ASSAY_COUNT(ids), vocab);
