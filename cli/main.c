@@ -25,6 +25,8 @@ static const struct command_row {
     {"bench", assay_command_bench, "measure speed and memory beside the machine's own peak"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"chat", assay_command_chat, "the prompt that a model's chat template makes of a conversation"},
+    {"embed", assay_command_embed, "embeddings of texts by an encoder"},
+    {"classify", assay_command_classify, "probabilities of a classifier's labels for texts"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},
 };

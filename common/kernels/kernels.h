@@ -152,6 +152,7 @@ struct assay_attention_shape {
     size_t window;                    /* a row sees this many keys, itself the last of them; 0: all before it */
     float soft_cap;                   /* scores become cap * tanh(score * scale / cap); 0: none */
     size_t value_dim;                 /* of v and out; 0: head_dim */
+    bool bidirectional;               /* every row sees its whole sequence; without a window */
 };
 
 /* Rows [first, first + tokens) of q, k, v and out are one sequence. */
@@ -164,10 +165,9 @@ struct assay_attention_span {
 size_t assay_attention_workspace(const struct assay_attention_shape *shape, const struct assay_attention_span *spans,
                                  size_t count, size_t threads);
 
-/* Causal attention of each sequence over itself: q [rows, heads * head_dim], k [rows, kv_heads * head_dim], v
- * [rows, kv_heads * value_dim], out [rows, heads * value_dim]. With finite values a row of out depends on the rows of
- * its sequence that it sees alone. workspace is
- * 64-byte aligned. */
+/* Attention of each sequence over itself, causal unless the shape says otherwise: q [rows, heads * head_dim], k [rows,
+ * kv_heads * head_dim], v [rows, kv_heads * value_dim], out [rows, heads * value_dim]. With finite values a row of out
+ * depends on the rows of its sequence that it sees alone. workspace is 64-byte aligned. */
 void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
                      const struct assay_attention_shape *shape, const struct assay_attention_span *spans, size_t count,
                      const float *q, const float *k, const float *v, float *out, float *workspace);

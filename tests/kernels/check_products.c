@@ -222,13 +222,16 @@ void weights_of_other_dtypes_are_refused(void **state)
 }
 
 /* Sequences of a batch, heads and head sizes that are whole and ragged; windows of one key, of a panel and around it;
- * scores under a cap; values that are narrower or wider than keys. */
+ * scores under a cap; values that are narrower or wider than keys; rows that see what follows. */
 static const struct assay_attention_span spans[] = {{0, 1}, {1, 33}, {34, 48}, {82, 49}, {131, 130}};
 static const struct assay_attention_shape attention_shapes[] = {
-    {4, 4, 16, 0.25f, 0, 0, 0}, {6, 2, 40, 0.158f, 0, 0, 0},  {2, 1, 64, 0.125f, 0, 0, 0}, {3, 3, 2, 0.7f, 0, 0, 0},
-    {8, 1, 32, 0.18f, 0, 0, 0}, {4, 2, 16, 0.25f, 1, 0, 0},   {4, 2, 16, 0.25f, 31, 0, 0}, {2, 2, 40, 0.2f, 32, 0, 0},
-    {2, 2, 40, 0.2f, 33, 0, 0}, {4, 2, 16, 0.25f, 100, 0, 0}, {2, 1, 24, 0.3f, 0, 3, 0},   {2, 1, 24, 0.3f, 48, 5, 0},
-    {3, 3, 24, 0.2f, 0, 0, 16}, {2, 2, 16, 0.2f, 17, 0, 40}};
+    {4, 4, 16, 0.25f, 0, 0, 0, false},   {6, 2, 40, 0.158f, 0, 0, 0, false}, {2, 1, 64, 0.125f, 0, 0, 0, false},
+    {3, 3, 2, 0.7f, 0, 0, 0, false},     {8, 1, 32, 0.18f, 0, 0, 0, false},  {4, 2, 16, 0.25f, 1, 0, 0, false},
+    {4, 2, 16, 0.25f, 31, 0, 0, false},  {2, 2, 40, 0.2f, 32, 0, 0, false},  {2, 2, 40, 0.2f, 33, 0, 0, false},
+    {4, 2, 16, 0.25f, 100, 0, 0, false}, {2, 1, 24, 0.3f, 0, 3, 0, false},   {2, 1, 24, 0.3f, 48, 5, 0, false},
+    {3, 3, 24, 0.2f, 0, 0, 16, false},   {2, 2, 16, 0.2f, 17, 0, 40, false}, {4, 4, 16, 0.25f, 0, 0, 0, true},
+    {6, 2, 40, 0.158f, 0, 3, 24, true},
+};
 #define ATTENTION_ROWS 261
 
 struct operands {
@@ -291,14 +294,15 @@ void attention_gives_the_same_bits_on_every_path(void **state)
 }
 
 /* Row `row` of a sequence for one head, in float64. */
-static void attend_f64(const struct assay_attention_shape *shape, const struct operands *o, size_t first, size_t row,
-                       size_t head, double *out)
+static void attend_f64(const struct assay_attention_shape *shape, const struct operands *o,
+                       const struct assay_attention_span *span, size_t row, size_t head, double *out)
 {
+    size_t first = span->first, end = shape->bidirectional ? span->tokens : row + 1;
     size_t dim = shape->head_dim, kv = head / (shape->heads / shape->kv_heads), width = shape->kv_heads * dim;
     size_t wide = value_dim(shape), begin = shape->window && row + 1 > shape->window ? row + 1 - shape->window : 0;
     const float *q = o->q.x + ((first + row) * shape->heads + head) * dim;
     double weights[ATTENTION_ROWS], top = -INFINITY, sum = 0, cap = (double)shape->soft_cap;
-    for (size_t t = begin; t <= row; t++) {
+    for (size_t t = begin; t < end; t++) {
         weights[t] = 0;
         for (size_t i = 0; i < dim; i++)
             weights[t] += (double)q[i] * (double)o->k.x[(first + t) * width + kv * dim + i];
@@ -306,11 +310,11 @@ static void attend_f64(const struct assay_attention_shape *shape, const struct o
         weights[t] = cap > 0 ? cap * tanh(weights[t] / cap) : weights[t];
         top = fmax(top, weights[t]);
     }
-    for (size_t t = begin; t <= row; t++)
+    for (size_t t = begin; t < end; t++)
         sum += weights[t] = exp(weights[t] - top);
     for (size_t i = 0; i < wide; i++) {
         out[i] = 0;
-        for (size_t t = begin; t <= row; t++)
+        for (size_t t = begin; t < end; t++)
             out[i] += weights[t] / sum * (double)o->v.x[((first + t) * shape->kv_heads + kv) * wide + i];
     }
 }
@@ -328,7 +332,7 @@ void attention_lies_near_float64(void **state)
             for (size_t row = 0; row < spans[s].tokens; row++)
                 for (size_t head = 0; head < shape->heads; head++) {
                     double want[64];
-                    attend_f64(shape, &o, spans[s].first, row, head, want);
+                    attend_f64(shape, &o, &spans[s], row, head, want);
                     const float *got = o.out.x + ((spans[s].first + row) * shape->heads + head) * value_dim(shape);
                     /* Scores up to 30 are off by a few ulp, values are below 1. */
                     for (size_t j = 0; j < value_dim(shape); j++)

@@ -41,6 +41,12 @@ static size_t first_key(const struct assay_attention_shape *shape, size_t row)
     return shape->window && row >= shape->window ? row + 1 - shape->window : 0;
 }
 
+/* The number of keys up to and including the last one that a row sees. */
+static size_t keys_until(const struct assay_attention_shape *shape, size_t row, size_t tokens)
+{
+    return shape->bidirectional ? tokens : row + 1;
+}
+
 /* Floats of one key-value head's packed keys, and of its values. */
 static size_t keys_floats(const struct assay_attention_shape *shape, size_t tokens)
 {
@@ -145,10 +151,10 @@ static void sum_values(const struct attention *t, size_t rows, size_t keys, size
 }
 
 /* Scores of the query at `row` to probabilities; x[0] belongs to key `skip`. */
-static void weigh_row(const struct attention *t, size_t row, size_t skip, size_t keys, float *x)
+static void weigh_row(const struct attention *t, size_t row, size_t tokens, size_t skip, size_t keys, float *x)
 {
     const struct assay_attention_shape *shape = t->shape;
-    size_t low = first_key(shape, row) - skip, valid = row + 1 - skip - low;
+    size_t low = first_key(shape, row) - skip, valid = keys_until(shape, row, tokens) - skip - low;
     float scale = shape->scale;
     memset(x, 0, low * sizeof *x);
     if (shape->soft_cap > 0) {
@@ -164,7 +170,8 @@ static void attend_block(const struct attention *t, size_t sequence, size_t head
     const struct assay_attention_span *span = &t->spans[sequence];
     size_t dim = shape->head_dim, stride = shape->heads * dim, tile_rows = t->kernels->gemm->tile_rows;
     size_t rows = ASSAY_MIN(span->tokens - begin, t->queries);
-    size_t skip = first_key(shape, begin) / ASSAY_PANEL * ASSAY_PANEL, keys = begin + rows - skip;
+    size_t skip = first_key(shape, begin) / ASSAY_PANEL * ASSAY_PANEL;
+    size_t keys = keys_until(shape, begin + rows - 1, span->tokens) - skip;
     size_t wide = value_dim(shape), columns = round_up(keys, ASSAY_PANEL), width = round_up(wide, ASSAY_PANEL);
     float *queries = scratch, *scores = queries + QUERIES * dim, *tiles = scores + QUERIES * columns;
     float *sums = tiles + QUERIES * columns;
@@ -176,7 +183,7 @@ static void attend_block(const struct attention *t, size_t sequence, size_t head
             t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim,
                                    packed_keys + (skip + column) * dim, scores + r * columns + column, columns, false);
     for (size_t r = 0; r < rows; r++)
-        weigh_row(t, begin + r, skip, keys, scores + r * columns);
+        weigh_row(t, begin + r, span->tokens, skip, keys, scores + r * columns);
     assay_tiles_pack(tile_rows, rows, keys, scores, columns, tiles);
     sum_values(t, rows, keys, span->tokens, tiles, packed_values, sums);
     /* Adding 0 turns -0 into 0: keys that a row does not see, which add 0 times their value, then leave no trace. */

@@ -1,0 +1,210 @@
+/* assay embed and assay classify: an encoder over texts. */
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "cli/commands.h"
+#include "cli/say.h"
+#include "cli/texts.h"
+#include "common/base/exit_code.h"
+#include "common/base/limits.h"
+#include "common/formats/json.h"
+#include "common/formats/safetensors.h"
+
+struct encoder_options {
+    const char *model, *texts, *output, *cpus;
+    int64_t threads;
+    bool json;
+};
+
+/* What both commands need. */
+struct encoder_run {
+    struct assay_pool *pool;
+    struct assay_sentences *sentences;
+    struct assay_texts texts;
+    float *results; /* [texts, width] */
+    size_t width;
+};
+
+static void release_run(struct encoder_run *run)
+{
+    free(run->results);
+    assay_texts_release(&run->texts);
+    assay_sentences_close(run->sentences);
+    assay_pool_free(run->pool);
+}
+
+static enum assay_status open_run(const struct encoder_options *options, bool classify, struct encoder_run *run,
+                                  struct assay_err *err)
+{
+    enum assay_status status = assay_texts_read(options->texts, &run->texts, err);
+    if (status == ASSAY_OK)
+        status = assay_pool_new((size_t)options->threads, options->cpus, &run->pool, err);
+    if (status == ASSAY_OK)
+        status = assay_sentences_open(options->model, run->pool, &run->sentences, err);
+    if (status != ASSAY_OK)
+        return status;
+    run->width = classify ? assay_sentences_labels(run->sentences) : assay_sentences_hidden(run->sentences);
+    run->results = calloc(run->texts.count * run->width + 1, sizeof *run->results);
+    if (!run->results)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", run->texts.count);
+    return classify ? assay_sentences_classify(run->sentences, run->texts.at, run->texts.count, run->results, err)
+                    : assay_sentences_embed(run->sentences, run->texts.at, run->texts.count, run->results, err);
+}
+
+static enum assay_status flush_output(struct assay_err *err)
+{
+    if (fflush(stdout) != 0 || ferror(stdout))
+        return assay_err_errno(err, errno, "cannot write the result");
+    return ASSAY_OK;
+}
+
+static void print_row(const float *row, size_t width)
+{
+    putchar('[');
+    for (size_t i = 0; i < width; i++)
+        printf("%s%.9g", i ? ", " : "", (double)row[i]);
+    putchar(']');
+}
+
+static enum assay_status write_embeddings(const struct encoder_run *run, const char *path, struct assay_err *err)
+{
+    const struct assay_tensor tensor = {
+        .name = "embeddings", .dtype = ASSAY_F32, .rank = 2, .shape = {run->texts.count, run->width}};
+    char half[ASSAY_PATH_MAX];
+    if (snprintf(half, sizeof half, "%s.part", path) >= (int)sizeof half)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "the path of the output is longer than %d bytes",
+                             ASSAY_PATH_MAX);
+    struct assay_safetensors_writer *writer;
+    enum assay_status status = assay_safetensors_create(half, &tensor, 1, &writer, err);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_safetensors_append(writer, run->results, run->texts.count * run->width * sizeof *run->results, err);
+    if (status == ASSAY_OK)
+        status = assay_safetensors_finish(writer, err);
+    else
+        assay_safetensors_abandon(writer);
+    if (status == ASSAY_OK && rename(half, path) != 0)
+        status = assay_err_errno(err, errno, "cannot rename %s to %s", half, path);
+    if (status != ASSAY_OK)
+        remove(half);
+    return status;
+}
+
+static enum assay_status embed(const struct encoder_options *options, struct assay_err *err)
+{
+    struct encoder_run run = {0};
+    enum assay_status status = open_run(options, false, &run, err);
+    if (status == ASSAY_OK && options->output) {
+        status = write_embeddings(&run, options->output, err);
+    } else if (status == ASSAY_OK) {
+        printf("{\"embeddings\": [");
+        for (size_t i = 0; i < run.texts.count; i++) {
+            printf("%s\n  ", i ? "," : "");
+            print_row(run.results + i * run.width, run.width);
+        }
+        puts("\n]}");
+        status = flush_output(err);
+    }
+    release_run(&run);
+    return status;
+}
+
+static enum assay_status print_classes(const struct encoder_run *run, bool json, struct assay_err *err)
+{
+    assay_auto(assay_json_delete) cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < run->texts.count && list; i++) {
+        cJSON *row = json ? cJSON_CreateObject() : NULL;
+        for (size_t k = 0; k < run->width; k++) {
+            const char *label = assay_sentences_label(run->sentences, k);
+            double probability = (double)run->results[i * run->width + k];
+            if (json)
+                cJSON_AddNumberToObject(row, label, probability);
+            else
+                printf("%s%s %.6f", k ? "  " : "", label, probability);
+        }
+        if (json)
+            cJSON_AddItemToArray(list, row);
+        else
+            putchar('\n');
+    }
+    assay_auto(assay_free_ptr) char *text = json && list ? cJSON_Print(list) : NULL;
+    if (!list || (json && !text))
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the result");
+    if (json)
+        puts(text);
+    return flush_output(err);
+}
+
+static enum assay_status classify(const struct encoder_options *options, struct assay_err *err)
+{
+    struct encoder_run run = {0};
+    enum assay_status status = open_run(options, true, &run, err);
+    if (status == ASSAY_OK)
+        status = print_classes(&run, options->json, err);
+    release_run(&run);
+    return status;
+}
+
+/* The settings of both; the last one is the command's own. */
+static int run_command(const char *name, const char *usage, const char *summary, bool classifies, int argc, char **argv)
+{
+    struct encoder_options options = {0};
+    options.threads = (int64_t)ASSAY_MIN(assay_cpu_count(), (size_t)ASSAY_POOL_THREADS_MAX);
+    struct assay_setting settings[] = {
+        {.name = "texts",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.texts,
+         .argument = "FILE",
+         .help = "one text a line, or a JSON array of strings; - for stdin",
+         .required = true},
+        {.name = "threads",
+         .type = ASSAY_SETTING_INT,
+         .target = &options.threads,
+         .min = 1,
+         .max = ASSAY_POOL_THREADS_MAX,
+         .argument = "N",
+         .help = "threads to compute with; all CPUs unless given"},
+        {.name = "cpus",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.cpus,
+         .argument = "LIST",
+         .help = "CPUs to pin them to, as 0-3,8"},
+        {.name = "output",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.output,
+         .argument = "FILE",
+         .help = "write safetensors with `embeddings` F32 [texts, hidden] instead of printing JSON"},
+    };
+    if (classifies)
+        settings[3] = (struct assay_setting){
+            .name = "json", .type = ASSAY_SETTING_FLAG, .target = &options.json, .help = "print JSON"};
+    const struct assay_command command = {
+        .usage = usage,
+        .summary = summary,
+        .settings = settings,
+        .settings_count = ASSAY_COUNT(settings),
+        .positional = &options.model,
+        .positional_min = 1,
+        .positional_max = 1,
+    };
+    int code;
+    if (!assay_say_parse(name, &command, argc, argv, &code))
+        return code;
+    struct assay_err err = ASSAY_ERR_INIT;
+    enum assay_status status = classifies ? classify(&options, &err) : embed(&options, &err);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_failure(name, &err);
+}
+
+int assay_command_embed(int argc, char **argv)
+{
+    return run_command("embed", "assay embed MODEL --texts FILE [-o FILE]",
+                       "Embeddings of texts by an encoder, as JSON or safetensors.", false, argc, argv);
+}
+
+int assay_command_classify(int argc, char **argv)
+{
+    return run_command("classify", "assay classify MODEL --texts FILE [--json]",
+                       "Probabilities of a classifier's labels for texts.", true, argc, argv);
+}

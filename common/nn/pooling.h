@@ -1,0 +1,22 @@
+/* How the hidden states of a text become one embedding, as the modules of sentence-transformers say. */
+#pragma once
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "common/base/status.h"
+
+struct assay_pooling {
+    size_t tokens_max; /* of a text */
+    bool first_token;  /* else the mean of all */
+    bool normalize;    /* to length 1 */
+};
+
+/* Reads modules.json, the pooling's config.json and sentence_bert_config.json under `dir`; what is missing: mean,
+ * normalized, `positions` tokens. UNIMPLEMENTED names what we do not have. */
+enum assay_status assay_pooling_read(const char *dir, size_t positions, struct assay_pooling *ret,
+                                     struct assay_err *err) ASSAY_MUST_USE;
+
+/* embedding[width] of hidden[tokens, width]; tokens >= 1. */
+void assay_pooling_apply(const struct assay_pooling *pooling, const float *hidden, size_t tokens, size_t width,
+                         float *embedding);

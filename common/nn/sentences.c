@@ -1,0 +1,245 @@
+#include "common/nn/sentences.h"
+
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "common/base/limits.h"
+#include "common/nn/pooling.h"
+#include "common/tokenizer/tokenizer.h"
+
+/* Tokens and texts of one batch: products are compute-bound from here on. */
+#define BATCH_TOKENS 4096
+#define BATCH_TEXTS 256
+#define LABEL_BYTES 128
+
+struct assay_sentences {
+    struct assay_pool *pool;
+    struct assay_encoder *encoder;
+    struct assay_tokenizer *tokenizer;
+    struct assay_pooling pooling;
+    char (*labels)[LABEL_BYTES]; /* [labels] or NULL */
+    bool each_label;             /* a sigmoid for each */
+};
+
+static void close_sentences(struct assay_sentences **sentences)
+{
+    assay_sentences_close(*sentences);
+}
+
+static void close_checkpoint(struct assay_checkpoint **checkpoint)
+{
+    assay_checkpoint_close(*checkpoint);
+}
+
+static enum assay_status read_labels(struct assay_sentences *s, const cJSON *config, const char *dir,
+                                     struct assay_err *err)
+{
+    size_t count = assay_encoder_config(s->encoder)->labels;
+    if (count == 0)
+        return ASSAY_OK;
+    s->labels = calloc(count, sizeof *s->labels);
+    if (!s->labels)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu labels", count);
+    const cJSON *names = cJSON_GetObjectItemCaseSensitive(config, "id2label");
+    for (size_t i = 0; i < count; i++) {
+        char key[24];
+        snprintf(key, sizeof key, "%zu", i);
+        const char *name = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(names, key));
+        if (name)
+            snprintf(s->labels[i], LABEL_BYTES, "%s", name);
+        else
+            snprintf(s->labels[i], LABEL_BYTES, "LABEL_%zu", i);
+    }
+    const char *problem = NULL;
+    enum assay_status status = assay_json_get_string(config, dir, "problem_type", false, &problem, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (problem && strcmp(problem, "single_label_classification") != 0 &&
+        strcmp(problem, "multi_label_classification") != 0)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s/config.json: problem_type \"%s\" is not implemented", dir,
+                             problem);
+    s->each_label = count == 1 || (problem && strcmp(problem, "multi_label_classification") == 0);
+    return ASSAY_OK;
+}
+
+enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
+                                       struct assay_err *err)
+{
+    assay_auto(close_sentences) struct assay_sentences *s = calloc(1, sizeof *s);
+    assay_auto(close_checkpoint) struct assay_checkpoint *checkpoint = NULL;
+    if (!s)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", dir);
+    s->pool = pool;
+    enum assay_status status = assay_checkpoint_open(dir, &checkpoint, err);
+    if (status == ASSAY_OK)
+        status = assay_encoder_load(checkpoint, pool, &s->encoder, err);
+    if (status == ASSAY_OK)
+        status = assay_tokenizer_open(dir, &s->tokenizer, err);
+    if (status == ASSAY_OK)
+        status = assay_pooling_read(dir, assay_encoder_config(s->encoder)->positions, &s->pooling, err);
+    if (status == ASSAY_OK)
+        status = read_labels(s, assay_checkpoint_config(checkpoint), dir, err);
+    if (status != ASSAY_OK)
+        return status;
+    *ret = s;
+    s = NULL;
+    return ASSAY_OK;
+}
+
+void assay_sentences_close(struct assay_sentences *sentences)
+{
+    if (!sentences)
+        return;
+    assay_encoder_free(sentences->encoder);
+    assay_tokenizer_close(sentences->tokenizer);
+    free(sentences->labels);
+    free(sentences);
+}
+
+size_t assay_sentences_hidden(const struct assay_sentences *sentences)
+{
+    return assay_encoder_config(sentences->encoder)->hidden;
+}
+
+size_t assay_sentences_labels(const struct assay_sentences *sentences)
+{
+    return assay_encoder_config(sentences->encoder)->labels;
+}
+
+const char *assay_sentences_label(const struct assay_sentences *sentences, size_t index)
+{
+    return sentences->labels[index];
+}
+
+/* A text that is too long keeps its last token, which closes it ([SEP]). */
+static enum assay_status encode(const struct assay_sentences *s, const struct assay_text *text, int32_t **ret,
+                                size_t *ret_count, struct assay_err *err)
+{
+    int32_t *ids = NULL;
+    size_t count = 0;
+    enum assay_status status = assay_tokenizer_encode(s->tokenizer, text->text, text->len, true, &ids, &count, err);
+    if (status != ASSAY_OK)
+        return status;
+    if (count == 0) {
+        free(ids);
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a text of %zu bytes has no tokens", text->len);
+    }
+    if (count > s->pooling.tokens_max) {
+        ids[s->pooling.tokens_max - 1] = ids[count - 1];
+        count = s->pooling.tokens_max;
+    }
+    *ret = ids;
+    *ret_count = count;
+    return ASSAY_OK;
+}
+
+/* What becomes of the hidden states of a batch: texts [first, first + count) of all. */
+typedef enum assay_status (*batch_fn)(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
+                                      size_t first, size_t count, float *results, struct assay_err *err);
+
+static enum assay_status embed_batch(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
+                                     size_t first, size_t count, float *results, struct assay_err *err)
+{
+    (void)err;
+    size_t hidden = assay_sentences_hidden(s);
+    for (size_t i = 0; i < count; i++)
+        assay_pooling_apply(&s->pooling, sequences[i].hidden, sequences[i].tokens, hidden,
+                            results + (first + i) * hidden);
+    return ASSAY_OK;
+}
+
+static void to_probabilities(const struct assay_sentences *s, float *scores)
+{
+    size_t labels = assay_sentences_labels(s);
+    double highest = -INFINITY, sum = 0;
+    for (size_t i = 0; i < labels; i++)
+        highest = fmax(highest, (double)scores[i]);
+    for (size_t i = 0; i < labels; i++)
+        sum += exp((double)scores[i] - highest);
+    for (size_t i = 0; i < labels; i++)
+        scores[i] = (float)(s->each_label ? 1 / (1 + exp(-(double)scores[i])) : exp((double)scores[i] - highest) / sum);
+}
+
+static enum assay_status classify_batch(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
+                                        size_t first, size_t count, float *results, struct assay_err *err)
+{
+    size_t hidden = assay_sentences_hidden(s), labels = assay_sentences_labels(s);
+    assay_auto(assay_free_ptr) float *rows = malloc(2 * count * hidden * sizeof *rows);
+    if (!rows)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", count);
+    float *pooled = rows + count * hidden, *scores = results + first * labels;
+    for (size_t i = 0; i < count; i++)
+        memcpy(rows + i * hidden, sequences[i].hidden, hidden * sizeof *rows);
+    enum assay_status status = assay_encoder_pooler(s->encoder, s->pool, rows, count, pooled, err);
+    if (status == ASSAY_OK)
+        status = assay_encoder_scores(s->encoder, s->pool, pooled, count, scores, err);
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++)
+        to_probabilities(s, scores + i * labels);
+    return status;
+}
+
+/* Runs the batch whose ids are there and gives its ids back. */
+static enum assay_status run_batch(const struct assay_sentences *s, struct assay_encoder_sequence *sequences,
+                                   int32_t **ids, size_t first, size_t count, batch_fn fn, float *results,
+                                   struct assay_err *err)
+{
+    size_t hidden = assay_sentences_hidden(s), tokens = 0;
+    for (size_t i = 0; i < count; i++)
+        tokens += sequences[i].tokens;
+    assay_auto(assay_free_ptr) float *states = malloc(ASSAY_MAX(tokens, (size_t)1) * hidden * sizeof *states);
+    enum assay_status status = ASSAY_OK;
+    if (!states)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu tokens", tokens);
+    for (size_t i = 0, at = 0; i < count && states; at += sequences[i++].tokens * hidden)
+        sequences[i].hidden = states + at;
+    if (status == ASSAY_OK)
+        status = assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
+    if (status == ASSAY_OK)
+        status = fn(s, sequences, first, count, results, err);
+    for (size_t i = 0; i < count; i++) {
+        free(ids[i]);
+        ids[i] = NULL;
+    }
+    return status;
+}
+
+static enum assay_status run_all(const struct assay_sentences *s, const struct assay_text *texts, size_t count,
+                                 batch_fn fn, float *results, struct assay_err *err)
+{
+    struct assay_encoder_sequence sequences[BATCH_TEXTS];
+    int32_t *ids[BATCH_TEXTS] = {NULL};
+    size_t waiting = 0, tokens = 0;
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++) {
+        struct assay_encoder_sequence *sequence = &sequences[waiting];
+        status = encode(s, &texts[i], &ids[waiting], &sequence->tokens, err);
+        if (status != ASSAY_OK)
+            break;
+        sequence->ids = ids[waiting++];
+        tokens += sequence->tokens;
+        if (waiting == BATCH_TEXTS || tokens >= BATCH_TOKENS || i + 1 == count) {
+            status = run_batch(s, sequences, ids, i + 1 - waiting, waiting, fn, results, err);
+            waiting = tokens = 0;
+        }
+    }
+    for (size_t i = 0; i < BATCH_TEXTS; i++)
+        free(ids[i]);
+    return status;
+}
+
+enum assay_status assay_sentences_embed(const struct assay_sentences *sentences, const struct assay_text *texts,
+                                        size_t count, float *embeddings, struct assay_err *err)
+{
+    return run_all(sentences, texts, count, embed_batch, embeddings, err);
+}
+
+enum assay_status assay_sentences_classify(const struct assay_sentences *sentences, const struct assay_text *texts,
+                                           size_t count, float *probabilities, struct assay_err *err)
+{
+    if (assay_sentences_labels(sentences) == 0)
+        return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
+                             "the model has no classifier; wanted a BertForSequenceClassification");
+    return run_all(sentences, texts, count, classify_batch, probabilities, err);
+}
