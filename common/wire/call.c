@@ -33,8 +33,15 @@ static void detach(struct assay_server *server, struct assay_call *call)
     *(call->peer_prev ? &call->peer_prev->peer_next : &peer->calls) = call->peer_next;
     if (call->peer_next)
         call->peer_next->peer_prev = call->peer_prev;
+    peer->calls_count--;
     call->peer = NULL;
     assay_loop_timer_cancel(server->loop, call->timer);
+}
+
+static void count_calls(struct assay_server *server)
+{
+    atomic_store_explicit(&server->counts.calls_open, server->calls_count, memory_order_relaxed);
+    atomic_store_explicit(&server->counts.calls_bytes, server->calls_bytes, memory_order_relaxed);
 }
 
 static void attach(struct assay_server *server, struct assay_peer *peer, struct assay_call *call)
@@ -47,12 +54,14 @@ static void attach(struct assay_server *server, struct assay_peer *peer, struct 
     if (peer->calls)
         peer->calls->peer_prev = call;
     peer->calls = call;
+    peer->calls_count++;
     call->next = server->calls;
     if (server->calls)
         server->calls->prev = call;
     server->calls = call;
     server->calls_count++;
     server->calls_bytes += call->incoming->bytes;
+    count_calls(server);
 }
 
 static void unlink_from_server(struct assay_server *server, struct assay_call *call)
@@ -64,6 +73,7 @@ static void unlink_from_server(struct assay_server *server, struct assay_call *c
         call->next->prev = call->prev;
     server->calls_count--;
     server->calls_bytes -= call->incoming->bytes;
+    count_calls(server);
 }
 
 static void drop_out(struct assay_outgoing *out)
@@ -226,6 +236,8 @@ struct assay_call *assay_call_new(struct assay_server *server, struct assay_peer
     call->wake = (struct assay_wake){.fn = flush_wake, .arg = call};
     call->id = header->call_id;
     call->method = method;
+    call->role = peer->role;
+    call->is_local = peer->is_local;
     call->stream = stream;
     call->request = request;
     call->incoming = incoming;
@@ -289,6 +301,16 @@ size_t assay_call_attachments(const struct assay_call *call)
 struct assay_bytes assay_call_attachment(const struct assay_call *call, size_t index)
 {
     return assay_incoming_attachment(call->incoming, index);
+}
+
+enum assay_role assay_call_role(const struct assay_call *call)
+{
+    return call->role;
+}
+
+bool assay_call_is_local(const struct assay_call *call)
+{
+    return call->is_local;
 }
 
 const char *assay_call_trace_id(const struct assay_call *call)

@@ -1,9 +1,7 @@
 /* The loop's side of a client: what goes out, what comes in, whether the server is there. */
 #include "common/wire/client.h"
 
-#include <inttypes.h>
 #include <stdarg.h>
-#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,6 +12,9 @@
 
 /* CANCELs under way when a client is freed get that long to leave. */
 #define LINGER_MS 200
+/* A server that refused us is tried again after that. */
+#define CONNECT_AGAIN_MS 1000
+#define MONITOR_EVENTS (ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 enum assay_status assay_client_call_end(struct assay_client_call *call, enum assay_status status, const char *format,
                                         ...)
@@ -313,18 +314,8 @@ static void on_ready(void *arg, short revents)
 }
 
 /* The connection was lost, and with it every call on it: the server answers to a connection, not to a client. */
-static void on_disconnected(void *arg, short revents)
+static void on_disconnected(struct assay_client *client)
 {
-    (void)revents;
-    struct assay_client *client = arg;
-    struct assay_frames event;
-    bool lost = false;
-    while (assay_frames_recv(&event, client->monitor, false)) {
-        lost = true;
-        assay_frames_clear(&event);
-    }
-    if (!lost)
-        return;
     receive(client); /* what had arrived before */
     pthread_mutex_lock(&client->lock);
     client->ready = false;
@@ -334,27 +325,58 @@ static void on_disconnected(void *arg, short revents)
     pthread_mutex_unlock(&client->lock);
 }
 
-/* A socket that has a message for each lost connection. */
+static void connect_again(void *arg)
+{
+    struct assay_client *client = arg;
+    client->connect_timer = 0;
+    zmq_disconnect(client->socket, client->address.text);
+    if (zmq_connect(client->socket, client->address.text) != 0)
+        client->connect_timer = assay_loop_timer(client->loop, CONNECT_AGAIN_MS, 0, connect_again, client);
+}
+
+/* The server does not let us in. ZeroMQ gives up then; but the key may be allowed a moment later. */
+static void on_refused(struct assay_client *client)
+{
+    pthread_mutex_lock(&client->lock);
+    client->ready = false;
+    for (struct assay_client_call *call = client->calls; call; call = call->next)
+        if (!call->ended && !call->wait_for_ready)
+            assay_client_call_end(call, ASSAY_UNAUTHENTICATED, "%s: %s does not let this process in%s", call->method,
+                                  client->endpoint,
+                                  client->address.has_key ? ": its key is not allowed there" : " without a key");
+    pthread_mutex_unlock(&client->lock);
+    if (client->connect_timer == 0)
+        client->connect_timer = assay_loop_timer(client->loop, CONNECT_AGAIN_MS, 0, connect_again, client);
+}
+
+static void on_monitor(void *arg, short revents)
+{
+    (void)revents;
+    struct assay_client *client = arg;
+    unsigned event;
+    int value;
+    bool lost = false, refused = false;
+    while (assay_monitor_next(client->monitor, &event, &value)) {
+        lost |= event == ZMQ_EVENT_DISCONNECTED;
+        refused |= event == ZMQ_EVENT_HANDSHAKE_FAILED_AUTH || event == ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL;
+    }
+    if (lost)
+        on_disconnected(client);
+    if (refused)
+        on_refused(client);
+}
+
 static enum assay_status open_monitor(struct assay_client *client, struct assay_err *err)
 {
-    char name[64];
-    static atomic_uint_fast64_t monitors; /* a name is not free again at once when its client is gone */
-    snprintf(name, sizeof name, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&monitors, 1));
-    client->monitor = zmq_socket(assay_loop_zmq(client->loop), ZMQ_PAIR);
-    int linger_ms = 0;
-    if (!client->monitor || zmq_socket_monitor(client->socket, name, ZMQ_EVENT_DISCONNECTED) != 0 ||
-        zmq_setsockopt(client->monitor, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
-        zmq_connect(client->monitor, name) != 0)
-        return assay_err_errno(err, zmq_errno(), "cannot watch the connection to %s", client->endpoint);
-    client->monitor_watch = (struct assay_watch){client->monitor, ZMQ_POLLIN, on_disconnected, client};
-    return ASSAY_OK;
+    enum assay_status status =
+        assay_monitor_open(assay_loop_zmq(client->loop), client->socket, MONITOR_EVENTS, &client->monitor, err);
+    client->monitor_watch = (struct assay_watch){client->monitor, ZMQ_POLLIN, on_monitor, client};
+    return status;
 }
 
 static void close_sockets(struct assay_client *client)
 {
-    zmq_socket_monitor(client->socket, NULL, 0);
-    if (client->monitor)
-        zmq_close(client->monitor);
+    assay_monitor_close(client->socket, client->monitor);
     zmq_close(client->socket);
 }
 
@@ -375,22 +397,38 @@ static void join_loop(void *arg)
         assay_loop_unwatch(client->loop, &client->watch);
 }
 
+static enum assay_status choose_address(struct assay_client *client, const char *endpoint, struct assay_err *err)
+{
+    struct assay_address addresses[ASSAY_ADDRESSES_MAX];
+    size_t count;
+    const struct assay_security *security = assay_loop_security(client->loop);
+    enum assay_status status = assay_addresses_parse(endpoint, addresses, &count, err);
+    if (status != ASSAY_OK)
+        return status;
+    const struct assay_address *chosen = assay_address_choose(addresses, count, security && security->connects);
+    client->address = chosen ? *chosen : addresses[0];
+    return ASSAY_OK;
+}
+
 enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint, struct assay_client **ret,
                                    struct assay_err *err)
 {
-    enum assay_status status = assay_endpoint_check(endpoint, err);
-    if (status != ASSAY_OK)
-        return status;
     struct assay_client *client = calloc(1, sizeof *client);
     if (!client)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a client");
-    status = assay_socket_new(assay_loop_zmq(loop), ZMQ_DEALER, LINGER_MS, &client->socket, err);
+    client->loop = loop;
+    enum assay_status status = choose_address(client, endpoint, err);
+    if (status == ASSAY_OK)
+        status = assay_socket_new(assay_loop_zmq(loop), ZMQ_DEALER, LINGER_MS, &client->socket, err);
+    if (status == ASSAY_OK)
+        status = assay_security_for_connect(assay_loop_security(loop), client->socket, &client->address, err);
     if (status != ASSAY_OK) {
+        if (client->socket)
+            zmq_close(client->socket);
         free(client);
         return status;
     }
-    client->loop = loop;
-    snprintf(client->endpoint, sizeof client->endpoint, "%s", endpoint);
+    client->endpoint = client->address.text;
     pthread_mutex_init(&client->lock, NULL);
     client->references = 1;
     client->queue_tail = &client->queue_head;
@@ -398,8 +436,8 @@ enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint
     client->wake = (struct assay_wake){.fn = on_wake, .arg = client};
     client->watch = (struct assay_watch){client->socket, ZMQ_POLLIN, on_ready, client};
     struct join join = {.client = client, .status = open_monitor(client, err), .err = err};
-    if (join.status == ASSAY_OK && zmq_connect(client->socket, endpoint) != 0)
-        join.status = assay_err_errno(err, zmq_errno(), "cannot connect to %s", endpoint);
+    if (join.status == ASSAY_OK && zmq_connect(client->socket, client->endpoint) != 0)
+        join.status = assay_err_errno(err, zmq_errno(), "cannot connect to %s", client->endpoint);
     if (join.status == ASSAY_OK)
         assay_loop_call(loop, join_loop, &join);
     if (join.status != ASSAY_OK) {
@@ -440,6 +478,7 @@ static void leave_loop(void *arg)
     assay_loop_unwake(client->loop, &client->wake);
     pthread_mutex_unlock(&client->lock);
     assay_loop_timer_cancel(client->loop, client->timer);
+    assay_loop_timer_cancel(client->loop, client->connect_timer);
     assay_loop_unwatch(client->loop, &client->watch);
     assay_loop_unwatch(client->loop, &client->monitor_watch);
     close_sockets(client);

@@ -12,7 +12,10 @@ struct assay_client;
 struct assay_reply;
 struct assay_stream;
 
-/* Connects in the background; a peer that is not there yet is no error. The endpoint is as in server.h. */
+/* Connects in the background; a peer that is not there yet is no error. Of an endpoint that is a list the client takes
+ * what suits its keys (address.h). INVALID_ARGUMENT: no endpoint. PERMISSION_DENIED: it needs keys, and the server's or
+ * the loop's is missing (security.h). A server that refuses the loop's key ends calls with UNAUTHENTICATED, but those
+ * that wait for it to be ready. */
 enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint, struct assay_client **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 /* Any thread but the loop's while it runs. Calls under way end with CANCELLED; streams are still closed by their

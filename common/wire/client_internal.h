@@ -6,7 +6,7 @@
 
 #include "common/wire/client.h"
 #include "common/wire/envelope.h"
-#include "common/wire/loop_internal.h"
+#include "common/wire/security_internal.h"
 
 /* What the loop has to send for a call. */
 enum { ASSAY_SEND_REQUEST = 1, ASSAY_SEND_CREDIT = 2, ASSAY_SEND_CANCEL = 4 };
@@ -44,7 +44,8 @@ struct assay_client_call {
 
 struct assay_client {
     struct assay_loop *loop;
-    char endpoint[256];
+    struct assay_address address;
+    const char *endpoint; /* address.text */
     pthread_mutex_t lock;
     /* Under lock. */
     size_t references;
@@ -56,10 +57,11 @@ struct assay_client {
     /* Loop thread. */
     void *socket;
     struct assay_watch watch;
-    void *monitor; /* tells lost connections */
+    void *monitor; /* tells lost and refused connections */
     struct assay_watch monitor_watch;
     uint64_t timer; /* runs while there are calls */
-    bool ready;     /* a PONG came, and silence was never long since */
+    uint64_t connect_timer;
+    bool ready; /* a PONG came, and silence was never long since */
     bool want_ping;
     uint64_t instance;
     int64_t heard_ms;  /* last traffic from the server */

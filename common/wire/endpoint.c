@@ -2,7 +2,9 @@
 
 #include <arpa/inet.h>
 #include <errno.h>
+#include <inttypes.h>
 #include <netinet/in.h>
+#include <stdatomic.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -27,72 +29,6 @@
 #define RECONNECT_MS 20
 #define RECONNECT_MAX_MS 200
 #define CLOSE_WAIT_MS 1000
-
-static bool starts_with(const char *text, const char *prefix)
-{
-    return strncmp(text, prefix, strlen(prefix)) == 0;
-}
-
-static enum assay_status check_ipc(const char *endpoint, struct assay_err *err)
-{
-    const char *path = endpoint + strlen(IPC);
-    if (!*path || *path == '@' || *path == '*')
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "endpoint \"%.200s\" names no path", endpoint);
-    if (strlen(path) > ASSAY_IPC_PATH_MAX)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "ipc path \"%.300s\" has %zu bytes, a socket's may have %d",
-                             path, strlen(path), ASSAY_IPC_PATH_MAX);
-    return ASSAY_OK;
-}
-
-/* a.b.c.d with numbers below 256. */
-static bool parse_ipv4(const char *text, size_t bytes, unsigned ret[4])
-{
-    size_t at = 0;
-    for (int i = 0; i < 4; i++) {
-        unsigned value = 0;
-        size_t digits = 0;
-        for (; at < bytes && text[at] >= '0' && text[at] <= '9' && digits < 3; at++, digits++)
-            value = 10 * value + (unsigned)(text[at] - '0');
-        if (digits == 0 || value > 255 || (i < 3 && (at >= bytes || text[at++] != '.')))
-            return false;
-        ret[i] = value;
-    }
-    return at == bytes;
-}
-
-static bool port_valid(const char *port)
-{
-    if (strcmp(port, "*") == 0)
-        return true;
-    size_t digits = strspn(port, "0123456789");
-    return digits > 0 && digits <= 5 && port[digits] == '\0' && strtol(port, NULL, 10) <= 65535;
-}
-
-static enum assay_status check_tcp(const char *endpoint, struct assay_err *err)
-{
-    const char *host = endpoint + strlen(TCP);
-    const char *colon = strrchr(host, ':');
-    if (!colon || colon == host || !port_valid(colon + 1))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "endpoint \"%.200s\" is not tcp://ADDRESS:PORT", endpoint);
-    unsigned address[4];
-    if (!parse_ipv4(host, (size_t)(colon - host), address) || address[0] != 127)
-        return assay_err_set(
-            err, ASSAY_PERMISSION_DENIED,
-            "endpoint \"%.200s\" is not a loopback address (127.x.y.z): any other needs CURVE keys, and "
-            "none are set",
-            endpoint);
-    return ASSAY_OK;
-}
-
-enum assay_status assay_endpoint_check(const char *endpoint, struct assay_err *err)
-{
-    if (starts_with(endpoint, IPC))
-        return check_ipc(endpoint, err);
-    if (starts_with(endpoint, TCP))
-        return check_tcp(endpoint, err);
-    return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                         "endpoint \"%.200s\" is neither ipc://PATH nor tcp://ADDRESS:PORT", endpoint);
-}
 
 static enum assay_status check_directory(const char *path, struct assay_err *err)
 {
@@ -125,37 +61,36 @@ static bool accepts(int family, const void *address, socklen_t bytes)
     return accepted;
 }
 
-/* Whether a process listens at a checked endpoint. For ipc, a connect tells it from the file that a killed one left. */
-static bool is_listening(const char *endpoint)
+/* Whether a process listens there. For ipc, a connect tells it from the file that a killed one left. */
+static bool is_listening(const struct assay_address *address)
 {
-    if (starts_with(endpoint, IPC)) {
-        struct sockaddr_un address = {.sun_family = AF_UNIX};
-        snprintf(address.sun_path, sizeof address.sun_path, "%s", endpoint + strlen(IPC));
-        return accepts(AF_UNIX, &address, sizeof address);
+    if (address->is_ipc) {
+        struct sockaddr_un local = {.sun_family = AF_UNIX};
+        snprintf(local.sun_path, sizeof local.sun_path, "%s", address->text + strlen(IPC));
+        return accepts(AF_UNIX, &local, sizeof local);
     }
-    const char *host = endpoint + strlen(TCP), *colon = strrchr(host, ':');
+    const char *host = address->text + strlen(TCP), *colon = strrchr(host, ':');
     unsigned octets[4];
-    if (!colon || !parse_ipv4(host, (size_t)(colon - host), octets))
+    if (!colon || !assay_ipv4_parse(host, (size_t)(colon - host), octets))
         return false;
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtol(colon + 1, NULL, 10))};
-    address.sin_addr.s_addr = htonl(octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]);
-    return accepts(AF_INET, &address, sizeof address);
+    struct sockaddr_in remote = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtol(colon + 1, NULL, 10))};
+    remote.sin_addr.s_addr = htonl(octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]);
+    return accepts(AF_INET, &remote, sizeof remote);
 }
 
-enum assay_status assay_endpoint_check_bind(const char *endpoint, struct assay_err *err)
+enum assay_status assay_endpoint_check_bind(const struct assay_address *address, struct assay_err *err)
 {
-    enum assay_status status = assay_endpoint_check(endpoint, err);
-    if (status != ASSAY_OK || !starts_with(endpoint, IPC))
-        return status;
-    const char *path = endpoint + strlen(IPC);
-    status = check_directory(path, err);
+    if (!address->is_ipc)
+        return ASSAY_OK;
+    const char *path = address->text + strlen(IPC);
+    enum assay_status status = check_directory(path, err);
     struct stat st;
     if (status != ASSAY_OK || lstat(path, &st) != 0)
         return status;
     if (!S_ISSOCK(st.st_mode))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "\"%s\" is there and is not a socket", path);
-    if (is_listening(endpoint))
-        return assay_err_set(err, ASSAY_UNAVAILABLE, "address in use: a running process listens on %s", endpoint);
+    if (is_listening(address))
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "address in use: a running process listens on %s", address->text);
     return ASSAY_OK;
 }
 
@@ -194,10 +129,58 @@ enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **re
     return ASSAY_OK;
 }
 
-void assay_socket_close_bound(void *socket, const char *endpoint)
+enum assay_status assay_monitor_open(void *zmq, void *socket, int events, void **ret, struct assay_err *err)
 {
+    char name[64];
+    static atomic_uint_fast64_t monitors; /* a name is not free again at once when its socket is gone */
+    snprintf(name, sizeof name, "inproc://monitor-%" PRIuFAST64, atomic_fetch_add(&monitors, 1));
+    /* Without a ceiling: ZeroMQ's thread waits while events find no room, and a close waits for that thread. There are
+     * a few events a connection. */
+    int linger_ms = 0, hwm = 0;
+    void *monitor = zmq_socket(zmq, ZMQ_PAIR);
+    if (!monitor || zmq_socket_monitor(socket, name, events) != 0 ||
+        zmq_setsockopt(monitor, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
+        zmq_setsockopt(monitor, ZMQ_RCVHWM, &hwm, sizeof hwm) != 0 || zmq_connect(monitor, name) != 0) {
+        int errnum = zmq_errno();
+        assay_monitor_close(socket, monitor);
+        return assay_err_errno(err, errnum, "cannot watch connections");
+    }
+    *ret = monitor;
+    return ASSAY_OK;
+}
+
+bool assay_monitor_next(void *monitor, unsigned *ret_event, int *ret_value)
+{
+    unsigned char bytes[6];
+    uint16_t event;
+    int32_t value;
+    if (zmq_recv(monitor, bytes, sizeof bytes, ZMQ_DONTWAIT) != sizeof bytes)
+        return false;
+    memcpy(&event, bytes, sizeof event);
+    memcpy(&value, bytes + sizeof event, sizeof value);
+    char address[256];
+    zmq_recv(monitor, address, sizeof address, ZMQ_DONTWAIT); /* the second part */
+    *ret_event = event;
+    *ret_value = value;
+    return true;
+}
+
+void assay_monitor_close(void *socket, void *monitor)
+{
+    zmq_socket_monitor(socket, NULL, 0);
+    if (monitor)
+        zmq_close(monitor);
+}
+
+void assay_socket_close_bound(void *socket, const char *endpoints)
+{
+    struct assay_address addresses[ASSAY_ADDRESSES_MAX];
+    size_t count = 0;
     zmq_close(socket);
     struct timespec pause = {.tv_nsec = 1000000};
-    for (int i = 0; i < CLOSE_WAIT_MS && is_listening(endpoint); i++)
-        nanosleep(&pause, NULL);
+    if (assay_addresses_parse(endpoints, addresses, &count, NULL) != ASSAY_OK)
+        return;
+    for (size_t i = 0; i < count; i++)
+        for (int ms = 0; ms < CLOSE_WAIT_MS && is_listening(&addresses[i]); ms++)
+            nanosleep(&pause, NULL);
 }

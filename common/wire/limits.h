@@ -15,6 +15,20 @@
 #define ASSAY_WIRE_CREDIT_MAX 1024u
 /* Connections that a server remembers. */
 #define ASSAY_WIRE_PEERS_MAX 4096
+/* What one peer may do, unless the settings say otherwise. Calls of one peer at once: */
+#define ASSAY_WIRE_PEER_CALLS_MAX 1024
+/* Its messages a second, after a burst of as many as two seconds bring: a busy worker sends some hundred. */
+#define ASSAY_WIRE_PEER_RATE 50000
+#define ASSAY_WIRE_BURST_S 2
+/* Messages that nobody can understand, before it is cut off; and those a second that are forgiven. */
+#define ASSAY_WIRE_PEER_GARBAGE_MAX 1000
+#define ASSAY_WIRE_GARBAGE_FORGIVEN_PER_S 10
+/* So long the key of a peer that was cut off is kept out. */
+#define ASSAY_WIRE_BAN_MS 10000
+/* Connections of one key: a worker has four. */
+#define ASSAY_WIRE_KEY_PEERS_MAX 256
+/* Connections to one server, also of those that have not said anything yet. */
+#define ASSAY_WIRE_CONNECTIONS_MAX 4096
 /* Messages that wait in a server for one connection whose pipe is full; past it the peer is taken for lost. */
 #define ASSAY_WIRE_PENDING_MAX 1024
 #define ASSAY_WIRE_PENDING_BYTES_MAX (512u * 1024 * 1024)

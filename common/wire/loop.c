@@ -9,7 +9,7 @@
 #include <zmq.h>
 
 #include "common/base/clock.h"
-#include "common/wire/loop_internal.h"
+#include "common/wire/security_internal.h"
 #include "common/wire/timers.h"
 
 /* Posts that are there when malloc has nothing left. */
@@ -42,6 +42,7 @@ struct assay_loop {
     size_t watches_count, watches_capacity;
     bool watches_changed;
     struct post reserve[RESERVE];
+    struct assay_security *security; /* NULL: no keys */
 };
 
 static _Thread_local const struct assay_loop *current_loop;
@@ -81,6 +82,7 @@ void assay_loop_free(struct assay_loop *loop)
         if (!post->reserved)
             free(post);
     }
+    assay_security_free(loop->security);
     if (loop->zmq)
         zmq_ctx_term(loop->zmq);
     if (loop->event_fd >= 0)
@@ -96,6 +98,17 @@ void assay_loop_free(struct assay_loop *loop)
 void *assay_loop_zmq(struct assay_loop *loop)
 {
     return loop->zmq;
+}
+
+enum assay_status assay_loop_secure(struct assay_loop *loop, const struct assay_security_options *options,
+                                    struct assay_err *err)
+{
+    return assay_security_new(loop, options, &loop->security, err);
+}
+
+struct assay_security *assay_loop_security(struct assay_loop *loop)
+{
+    return loop->security;
 }
 
 static void interrupt_poll(struct assay_loop *loop)

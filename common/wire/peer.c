@@ -1,3 +1,4 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,16 +21,22 @@ struct assay_peer *assay_peer_find(struct assay_server *server, const void *id, 
     return peer;
 }
 
-struct assay_peer *assay_peer_get(struct assay_server *server, const void *id, size_t id_bytes)
+struct assay_peer *assay_peer_get(struct assay_server *server, const void *id, size_t id_bytes, const char *user)
 {
     struct assay_peer *peer = assay_peer_find(server, id, id_bytes);
-    if (peer || server->peers_count == ASSAY_WIRE_PEERS_MAX || id_bytes == 0 || id_bytes > sizeof peer->id)
+    if (peer && strcmp(peer->user, user) == 0)
         return peer;
+    if (peer)
+        assay_peer_mark_gone(server, peer);
+    if (server->peers_count == ASSAY_WIRE_PEERS_MAX || id_bytes == 0 || id_bytes > sizeof peer->id)
+        return NULL;
     peer = calloc(1, sizeof *peer);
     if (!peer)
         return NULL;
     memcpy(peer->id, id, id_bytes);
     peer->id_bytes = id_bytes;
+    snprintf(peer->user, sizeof peer->user, "%s", user);
+    peer->fd = -1;
     /* An odd factor: 2^64 peers of one server all get different numbers. */
     peer->instance = server->instance + ++server->peers_made * 0x9e3779b97f4a7c15u;
     peer->pending_tail = &peer->pending_head;
@@ -37,10 +44,11 @@ struct assay_peer *assay_peer_get(struct assay_server *server, const void *id, s
     peer->next = *bucket;
     *bucket = peer;
     server->peers_count++;
+    assay_count_add(&server->counts.peers, 1);
     return peer;
 }
 
-static void mark_gone(struct assay_server *server, struct assay_peer *peer)
+void assay_peer_mark_gone(struct assay_server *server, struct assay_peer *peer)
 {
     peer->gone = true;
     assay_loop_wake(server->loop, &server->sweep);
@@ -66,7 +74,7 @@ static bool send_pending(struct assay_server *server, struct assay_peer *peer)
         if (sent == ASSAY_SENT_FULL)
             return false;
         if (sent == ASSAY_SENT_UNREACHABLE)
-            mark_gone(server, peer);
+            assay_peer_mark_gone(server, peer);
         peer->pending_head = outgoing->next;
         if (!peer->pending_head)
             peer->pending_tail = &peer->pending_head;
@@ -95,7 +103,7 @@ static void enqueue(struct assay_server *server, struct assay_peer *peer, struct
     if (peer->pending_count == ASSAY_WIRE_PENDING_MAX || server->retry_timer == 0 ||
         outgoing->bytes > ASSAY_WIRE_PENDING_BYTES_MAX - ASSAY_MIN(peer->pending_bytes, ASSAY_WIRE_PENDING_BYTES_MAX)) {
         assay_outgoing_free(outgoing);
-        mark_gone(server, peer);
+        assay_peer_mark_gone(server, peer);
         return;
     }
     outgoing->next = NULL;
@@ -119,7 +127,7 @@ void assay_peer_send(struct assay_server *server, struct assay_peer *peer, struc
         return;
     }
     if (sent == ASSAY_SENT_UNREACHABLE)
-        mark_gone(server, peer);
+        assay_peer_mark_gone(server, peer);
     assay_outgoing_free(outgoing);
 }
 
@@ -137,15 +145,15 @@ void assay_peer_send_header(struct assay_server *server, struct assay_peer *peer
     header->sentence = NULL;
     if (!peer->gone &&
         (peer->pending_head || assay_header_send(header, server->socket, peer->id, peer->id_bytes) != ASSAY_SENT))
-        mark_gone(server, peer);
+        assay_peer_mark_gone(server, peer);
 }
 
 void assay_peers_tick(struct assay_server *server, int64_t now_ms)
 {
     for (size_t i = 0; i < ASSAY_WIRE_BUCKETS; i++)
         for (struct assay_peer *peer = server->peers[i]; peer; peer = peer->next)
-            if (!peer->gone && now_ms - peer->heard_ms > ASSAY_WIRE_PEER_SILENT_MS)
-                mark_gone(server, peer);
+            if (!peer->gone && (now_ms - peer->heard_ms > ASSAY_WIRE_PEER_SILENT_MS || !assay_peer_is_connected(peer)))
+                assay_peer_mark_gone(server, peer);
 }
 
 static struct assay_peer *take_gone(struct assay_server *server)
@@ -156,6 +164,7 @@ static struct assay_peer *take_gone(struct assay_server *server)
             if (peer->gone) {
                 *at = peer->next;
                 server->peers_count--;
+                assay_count_add(&server->counts.peers, UINT64_MAX);
                 return peer;
             }
         }

@@ -7,51 +7,20 @@
 #include <unistd.h>
 
 #include "common/base/exit_code.h"
-#include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
 
-#define COMMON_SETTINGS 5
 #define OBSERVE_SETTINGS 5
 
 static enum assay_status parse(const struct assay_service_program *program, struct assay_service_process *service,
                                int argc, char **argv, enum assay_settings_outcome *ret, struct assay_err *err)
 {
-    struct assay_service_settings *common = &service->settings;
-    const struct assay_setting observe[] = {ASSAY_OBSERVE_SETTINGS(common->observe)};
-    struct assay_setting rows[COMMON_SETTINGS + ASSAY_SERVICE_SETTINGS_MAX + OBSERVE_SETTINGS] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &common->data,
-         .argument = "DIR",
-         .help = "data directory of the stack"},
-        {.name = "listen",
-         .type = ASSAY_SETTING_STRING,
-         .target = &common->listen,
-         .argument = "ENDPOINT",
-         .help = program->is_coordinator ? "ipc://PATH or tcp://127.0.0.1:PORT, DATA/run/coordinator.sock if not given"
-                                         : "where to serve, DATA/run/SERVICE-PID.sock if not given"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &common->coordinator,
-         .argument = "ENDPOINT",
-         .help = "the coordinator, DATA/run/coordinator.sock if not given"},
-        {.name = "threads",
-         .type = ASSAY_SETTING_INT,
-         .target = &common->threads,
-         .min = 1,
-         .max = ASSAY_POOL_THREADS_MAX,
-         .argument = "N",
-         .help = program->threads_help},
-        {.name = "cpus",
-         .type = ASSAY_SETTING_STRING,
-         .target = &common->cpus,
-         .argument = "LIST",
-         .help = "CPUs to pin the threads to, as 0-3,8"},
-    };
-    size_t count = program->is_coordinator ? 2 : COMMON_SETTINGS;
+    const struct assay_setting observe[] = {ASSAY_OBSERVE_SETTINGS(service->settings.observe)};
+    struct assay_setting rows[ASSAY_SERVICE_COMMON_ROWS + ASSAY_SERVICE_SETTINGS_MAX + OBSERVE_SETTINGS];
+    size_t count;
     if (program->settings_count > ASSAY_SERVICE_SETTINGS_MAX)
         ASSAY_BUG("too many settings of one service");
+    assay_service_rows(program, &service->settings, rows, &count);
     for (size_t i = 0; i < program->settings_count; i++)
         rows[count++] = program->settings[i];
     static_assert(ASSAY_COUNT(observe) == OBSERVE_SETTINGS, "there is room for them");
@@ -60,19 +29,38 @@ static enum assay_status parse(const struct assay_service_program *program, stru
     const struct assay_command command = {
         .usage = program->usage, .summary = program->summary, .settings = rows, .settings_count = count};
     enum assay_status status = assay_settings_parse(&command, argc, argv, ret, err);
-    if (status == ASSAY_OK && *ret == ASSAY_SETTINGS_RUN && program->check && !common->observe.probe)
+    if (status == ASSAY_OK && *ret == ASSAY_SETTINGS_RUN && program->check && !service->settings.observe.probe)
         status = program->check(service, err);
     return status;
+}
+
+static bool is_given(const char *text)
+{
+    return text && text[0];
 }
 
 static enum assay_status choose_endpoint(const char *given, const char *data_dir, const char *name,
                                          char endpoint[ASSAY_PATH_MAX], struct assay_err *err)
 {
-    if (!given || !given[0])
+    if (!is_given(given))
         return assay_ipc_endpoint(data_dir, name, endpoint, err);
     if (strlen(given) >= ASSAY_PATH_MAX)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "an endpoint has at most %d bytes", ASSAY_PATH_MAX - 1);
     strcpy(endpoint, given);
+    return ASSAY_OK;
+}
+
+/* A second endpoint, behind a comma. */
+static enum assay_status add_public(struct assay_service_process *service, struct assay_err *err)
+{
+    const char *given = service->settings.public_endpoint;
+    size_t used = strlen(service->listen);
+    if (strncmp(given, "tcp://", 6) != 0 || used + strlen(given) + 2 > sizeof service->listen)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--public: found '%.200s', wanted tcp://ADDRESS:PORT", given);
+    if (!is_given(service->settings.server_key))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "--public: wants --server-key and --keys: nobody beyond this machine gets in without");
+    snprintf(service->listen + used, sizeof service->listen - used, ",%s", given);
     return ASSAY_OK;
 }
 
@@ -96,7 +84,50 @@ static enum assay_status prepare_directories(const struct assay_service_program 
                                  service->coordinator, err);
     if (status == ASSAY_OK)
         status = choose_endpoint(service->settings.listen, service->data_dir, socket, service->listen, err);
+    if (status == ASSAY_OK)
+        status = assay_endpoint_with_key(service->coordinator, service->settings.server_public_key,
+                                         service->coordinator, err);
+    if (status == ASSAY_OK && is_given(service->settings.public_endpoint))
+        status = add_public(service, err);
     return status;
+}
+
+static void report_keys(const char *sentence)
+{
+    assay_log(ASSAY_LOG_INFO, "%s", sentence);
+}
+
+static enum assay_status secure(struct assay_service_process *service, struct assay_err *err)
+{
+    const struct assay_service_settings *settings = &service->settings;
+    const struct assay_security_options options = {
+        .server_key = settings->server_key, .keys = settings->keys, .key = settings->key, .report = report_keys};
+    if (!is_given(settings->server_key) && !is_given(settings->keys) && !is_given(settings->key))
+        return ASSAY_OK;
+    return assay_loop_secure(service->loop, &options, err);
+}
+
+static enum assay_status serve(const struct assay_service_program *program, struct assay_service_process *service,
+                               struct assay_err *err)
+{
+    const struct assay_service_settings *settings = &service->settings;
+    const struct assay_server_limits limits = {
+        .parts = (uint32_t)settings->parts_max,
+        .message_bytes = (uint64_t)settings->message_mb_max << 20,
+        .calls = (uint32_t)settings->calls_max,
+        .messages_per_s = (uint32_t)settings->rate_max,
+        .garbage = (uint32_t)settings->garbage_max,
+        .connections = (uint32_t)settings->connections_max,
+        .key_connections = (uint32_t)settings->key_connections_max,
+    };
+    enum assay_status status = assay_server_new(service->loop, service->listen, &service->server, err);
+    if (status != ASSAY_OK)
+        return status;
+    assay_server_set_limits(service->server, &limits);
+    status = assay_address_advertise(assay_server_endpoint(service->server), settings->advertise, service->advertised,
+                                     sizeof service->advertised, err);
+    /* Nobody is told of a coordinator, so it may well be everywhere. */
+    return program->is_coordinator ? ASSAY_OK : status;
 }
 
 static enum assay_status run_step(assay_service_fn step, struct assay_service_process *service, struct assay_err *err)
@@ -110,7 +141,7 @@ static enum assay_status join_stack(const struct assay_service_program *program,
     Assay__V1__RegisterRequest registration = ASSAY__V1__REGISTER_REQUEST__INIT;
     registration.has_kind = true;
     registration.kind = program->kind;
-    registration.endpoint = (char *)(uintptr_t)assay_server_endpoint(service->server);
+    registration.endpoint = service->advertised;
     registration.has_threads = true;
     registration.threads = (uint32_t)service->settings.threads;
     registration.http = (char *)(uintptr_t)assay_observe_url(service->observe);
@@ -157,9 +188,11 @@ static enum assay_status start(const struct assay_service_program *program, stru
     if (status == ASSAY_OK)
         status = assay_loop_new(&service->loop, err);
     if (status == ASSAY_OK)
+        status = secure(service, err);
+    if (status == ASSAY_OK)
         status = run_step(program->open, service, err);
     if (status == ASSAY_OK)
-        status = assay_server_new(service->loop, service->listen, &service->server, err);
+        status = serve(program, service, err);
     if (status == ASSAY_OK && is_member)
         status = assay_client_new(service->loop, service->coordinator, &service->client, err);
     if (status == ASSAY_OK)
@@ -217,7 +250,6 @@ int assay_service_main(const struct assay_service_program *program, int argc, ch
     struct assay_service_process service = {.arg = arg};
     struct assay_err err = ASSAY_ERR_INIT;
     enum assay_settings_outcome outcome;
-    service.settings.threads = (int64_t)ASSAY_MIN(assay_cpu_count(), ASSAY_POOL_THREADS_MAX);
     assay_shutdown_prepare();
     assay_log_init(program->name, ASSAY_LOG_INFO);
     if (parse(program, &service, argc, argv, &outcome, &err) != ASSAY_OK) {

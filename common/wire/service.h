@@ -12,6 +12,7 @@
 #include "common/base/settings.h"
 #include "common/wire/member.h"
 #include "common/wire/observe.h"
+#include "common/wire/security.h"
 #include "common/wire/server.h"
 
 /* Settings of a service's own, beside the common ones. */
@@ -20,18 +21,28 @@
 /* What all services have. Strings point into argv or the environment. */
 struct assay_service_settings {
     const char *data, *listen;
+    const char *public_endpoint, *advertise; /* "" or NULL: none */
+    const char *server_key, *keys, *key, *server_public_key;
+    int64_t parts_max, message_mb_max, calls_max, rate_max, garbage_max, connections_max, key_connections_max;
     /* Members of a stack, so all but the coordinator: */
     const char *coordinator, *cpus;
     int64_t threads;
     struct assay_observe_options observe;
 };
 
+/* Rows of all services; *ret_count of them. Defaults are put into *settings. */
+#define ASSAY_SERVICE_COMMON_ROWS 20
+struct assay_service_program;
+void assay_service_rows(const struct assay_service_program *program, struct assay_service_settings *settings,
+                        struct assay_setting rows[ASSAY_SERVICE_COMMON_ROWS], size_t *ret_count);
+
 /* One process. `arg` is the service's own state. */
 struct assay_service_process {
     struct assay_service_settings settings;
     char data_dir[ASSAY_PATH_MAX];
-    char listen[ASSAY_PATH_MAX], coordinator[ASSAY_PATH_MAX];
-    struct assay_pool *pool; /* NULL in the coordinator */
+    char listen[ASSAY_PATH_MAX], coordinator[ASSAY_PATH_MAX]; /* as server.h and client.h take them */
+    char advertised[ASSAY_PATH_MAX];                          /* what is registered: where others connect */
+    struct assay_pool *pool;                                  /* NULL in the coordinator */
     struct assay_loop *loop;
     struct assay_server *server;
     struct assay_client *client; /* of the coordinator; NULL in the coordinator */

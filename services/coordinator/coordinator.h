@@ -24,8 +24,7 @@ struct assay_coordinator {
     struct assay_server *server;
     struct assay_store *store;
     char data_dir[ASSAY_PATH_MAX];
-    const char *models_root; /* NULL = none; where models may lie when the server listens on tcp */
-    bool local;              /* the server listens on ipc, which only the owner reaches */
+    const char *models_root; /* NULL = none; where models may lie that jobs over tcp name */
 
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC; broadcast when members, runs or jobs changed */

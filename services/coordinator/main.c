@@ -85,7 +85,6 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
     struct assay_coordinator *c = service->arg;
     c->server = service->server;
     c->started_ms = assay_now_ms();
-    c->local = strncmp(service->listen, "ipc://", 6) == 0;
     c->scheduler = assay_scheduler_new();
     if (!c->scheduler)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory");

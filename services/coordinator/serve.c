@@ -7,6 +7,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/wire/address.h"
 #include "proto/control.pb-c.h"
 #include "proto/status.pb-c.h"
 #include "proto/work.pb-c.h"
@@ -80,6 +81,25 @@ static void copy_text(char *ret, size_t bytes, const char *text)
     snprintf(ret, bytes, "%s", text ? text : "");
 }
 
+/* A worker's key may register inference alone: whoever is taken for a quantizer or an evaluator decides results. */
+static enum assay_status check_registration(const struct assay_call *call, const Assay__V1__RegisterRequest *request,
+                                            struct assay_err *err)
+{
+    struct assay_address addresses[ASSAY_ADDRESSES_MAX];
+    size_t count, endpoint_bytes = request->endpoint ? strlen(request->endpoint) : 0;
+    enum assay_role role = assay_call_role(call);
+    if (request->kind < ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE ||
+        request->kind > ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "unknown kind of service %d", (int)request->kind);
+    if (role != ASSAY_ROLE_ADMIN && request->kind != ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE)
+        return assay_err_set(err, ASSAY_PERMISSION_DENIED, "a key of role %s may not register service kind %d",
+                             assay_role_name(role), (int)request->kind);
+    if (endpoint_bytes >= sizeof((struct assay_service *)NULL)->endpoint)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "the endpoint has %zu bytes, at most %zu are allowed",
+                             endpoint_bytes, sizeof((struct assay_service *)NULL)->endpoint - 1);
+    return endpoint_bytes ? assay_addresses_parse(request->endpoint, addresses, &count, err) : ASSAY_OK;
+}
+
 static void register_service(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
@@ -89,9 +109,7 @@ static void register_service(struct assay_call *call, void *service)
                                   .pid = request->pid,
                                   .threads = request->threads,
                                   .memory_bytes = request->memory_bytes};
-    if (request->kind < ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE ||
-        request->kind > ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR) {
-        assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "unknown kind of service %d", (int)request->kind);
+    if (check_registration(call, request, &err) != ASSAY_OK) {
         assay_call_fail(call, &err);
         return;
     }

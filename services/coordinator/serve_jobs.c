@@ -20,9 +20,10 @@ struct assay_job *assay_serve_find_job(struct assay_coordinator *coordinator, Pr
 }
 
 /* Over tcp a path of the coordinator's machine is the caller's only below --models. */
-static enum assay_status check_model_dir(const struct assay_coordinator *c, const char *dir, struct assay_err *err)
+static enum assay_status check_model_dir(const struct assay_coordinator *c, const struct assay_call *call,
+                                         const char *dir, struct assay_err *err)
 {
-    if (c->local)
+    if (assay_call_is_local(call))
         return ASSAY_OK;
     char root[PATH_MAX], real[PATH_MAX];
     size_t len = 0;
@@ -43,7 +44,7 @@ enum assay_status assay_serve_check_submit(struct assay_call *call, const struct
     const Assay__V1__SubmitJobRequest *request = assay_call_request(call);
     enum assay_status status = assay_plan_check(request, err);
     if (status == ASSAY_OK)
-        status = check_model_dir(c, request->model_dir, err);
+        status = check_model_dir(c, call, request->model_dir, err);
     if (status != ASSAY_OK)
         return status;
     const Assay__V1__Tensor *corpus = request->corpus;

@@ -224,11 +224,25 @@ static void credit_cancel_and_answers_from_strangers_do_nothing(void **state)
     raw_close(&raw);
 }
 
+struct new_limits {
+    struct assay_server *server;
+    struct assay_server_limits limits;
+};
+
+static void set_limits(void *arg)
+{
+    const struct new_limits *new_limits = arg;
+    assay_server_set_limits(new_limits->server, &new_limits->limits);
+}
+
 /* More calls than a server takes, and the peer that made them vanishes without a word. */
 static void calls_beyond_the_ceiling_are_refused(void **state)
 {
     struct wire *wire = *state;
     struct raw raw = raw_open(wire);
+    struct new_limits many = {wire->server, ASSAY_SERVER_LIMITS_DEFAULT};
+    many.limits.calls = 2 * ASSAY_WIRE_INFLIGHT_MAX;
+    assay_loop_call(wire->loop, set_limits, &many);
     Assay__V1__HealthCheckRequest request = ASSAY__V1__HEALTH_CHECK_REQUEST__INIT;
     uint8_t packed[16];
     size_t bytes = assay__v1__health_check_request__pack(&request, packed);

@@ -1,6 +1,8 @@
 foreach(area calls streams hostile endpoints member)
   assay_test(test_wire_${area} TIER quick SOURCES test_wire_${area}.c test_wire_support.c USES assay_wire)
 endforeach()
+assay_test(test_wire_keys TIER quick SOURCES test_wire_keys.c USES assay_wire)
+assay_test(test_wire_curve TIER full SOURCES test_wire_curve.c test_wire_support.c USES assay_wire)
 assay_test(test_wire_silence TIER full SOURCES test_wire_silence.c test_wire_support.c USES assay_wire)
 assay_test(test_wire_memory TIER quick SOURCES test_wire_memory.c test_wire_support.c USES assay_wire)
 target_link_options(test_wire_memory PRIVATE -Wl,--wrap=malloc,--wrap=calloc,--wrap=realloc)
