@@ -319,7 +319,7 @@ void *assay_stack_supervise(void *arg)
 static void take_demand(struct assay_stack *stack, const Assay__V1__Demand *demand)
 {
     for (size_t i = 0; i < demand->n_precisions; i++)
-        if (assay_external_has(stack->external, demand->precisions[i]))
+        if (assay_external_has(stack->external, demand->precisions[i]) || strchr(demand->precisions[i], '@'))
             report(stack, "chunks of %.31s wait for a worker from elsewhere", demand->precisions[i]);
     pthread_mutex_lock(&stack->mutex);
     stack->wanted_count = 0;

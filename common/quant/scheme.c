@@ -9,12 +9,12 @@ struct scheme_row {
 };
 
 static const struct scheme_row schemes[] = {
-    [ASSAY_SCHEME_FP32] = {"fp32", {ASSAY_SCHEME_FP32, ASSAY_COMPUTE_F32, 0, false}},
-    [ASSAY_SCHEME_FP16] = {"fp16", {ASSAY_SCHEME_FP16, ASSAY_COMPUTE_F32, 0, false}},
-    [ASSAY_SCHEME_BF16] = {"bf16", {ASSAY_SCHEME_BF16, ASSAY_COMPUTE_BF16, 0, false}},
-    [ASSAY_SCHEME_INT8] = {"int8", {ASSAY_SCHEME_INT8, ASSAY_COMPUTE_F32, 0, false}},
-    [ASSAY_SCHEME_NF4] = {"nf4", {ASSAY_SCHEME_NF4, ASSAY_COMPUTE_F32, 0, true}},
-    [ASSAY_SCHEME_INT4] = {"int4", {ASSAY_SCHEME_INT4, ASSAY_COMPUTE_F32, 0, false}},
+    [ASSAY_SCHEME_FP32] = {"fp32", {ASSAY_SCHEME_FP32, ASSAY_COMPUTE_F32, 0, false, ASSAY_ENGINE_ANY}},
+    [ASSAY_SCHEME_FP16] = {"fp16", {ASSAY_SCHEME_FP16, ASSAY_COMPUTE_F32, 0, false, ASSAY_ENGINE_ANY}},
+    [ASSAY_SCHEME_BF16] = {"bf16", {ASSAY_SCHEME_BF16, ASSAY_COMPUTE_BF16, 0, false, ASSAY_ENGINE_ANY}},
+    [ASSAY_SCHEME_INT8] = {"int8", {ASSAY_SCHEME_INT8, ASSAY_COMPUTE_F32, 0, false, ASSAY_ENGINE_ANY}},
+    [ASSAY_SCHEME_NF4] = {"nf4", {ASSAY_SCHEME_NF4, ASSAY_COMPUTE_F32, 0, true, ASSAY_ENGINE_ANY}},
+    [ASSAY_SCHEME_INT4] = {"int4", {ASSAY_SCHEME_INT4, ASSAY_COMPUTE_F32, 0, false, ASSAY_ENGINE_ANY}},
 };
 
 #define SCHEME_BIT(scheme) (1u << (scheme))
@@ -27,6 +27,8 @@ struct value_row {
 };
 
 static const struct value_row computes[] = {{"f32", ASSAY_COMPUTE_F32}, {"bf16", ASSAY_COMPUTE_BF16}};
+static const struct value_row engines[] = {
+    {"any", ASSAY_ENGINE_ANY}, {"assay", ASSAY_ENGINE_ASSAY}, {"transformers", ASSAY_ENGINE_TRANSFORMERS}};
 static const struct value_row booleans[] = {{"true", true}, {"false", false}};
 static const struct value_row group_sizes[] = {
     {"32", 32}, {"64", 64}, {"128", 128}, {"256", 256}, {"channel", ASSAY_GROUP_CHANNEL},
@@ -52,6 +54,16 @@ static void double_quant_set(struct assay_spec *spec, uint32_t value)
     spec->double_quant = value != 0;
 }
 
+static uint32_t engine_get(const struct assay_spec *spec)
+{
+    return spec->engine;
+}
+
+static void engine_set(struct assay_spec *spec, uint32_t value)
+{
+    spec->engine = (enum assay_engine)value;
+}
+
 static uint32_t group_size_get(const struct assay_spec *spec)
 {
     return spec->group_size;
@@ -73,6 +85,7 @@ static const struct parameter_row {
 } parameters[] = {
     {"compute", SCHEMES_ALL, computes, ASSAY_COUNT(computes), compute_get, compute_set},
     {"double_quant", SCHEME_BIT(ASSAY_SCHEME_NF4), booleans, ASSAY_COUNT(booleans), double_quant_get, double_quant_set},
+    {"engine", SCHEMES_ALL, engines, ASSAY_COUNT(engines), engine_get, engine_set},
     {"group_size", SCHEME_BIT(ASSAY_SCHEME_INT4), group_sizes, ASSAY_COUNT(group_sizes), group_size_get,
      group_size_set},
 };
@@ -187,6 +200,11 @@ const char *assay_scheme_name(enum assay_scheme scheme)
 const char *assay_compute_name(enum assay_compute compute)
 {
     return value_text(&parameters[0], compute);
+}
+
+const char *assay_engine_name(enum assay_engine engine)
+{
+    return engines[engine].text;
 }
 
 struct assay_variant_id assay_variant_id_of(const struct assay_model_id *model, const struct assay_spec *spec)

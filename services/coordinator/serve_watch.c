@@ -1,7 +1,9 @@
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
 #include "common/base/buf.h"
+#include "services/coordinator/engine.h"
 #include "services/coordinator/serve.h"
 
 /* Precisions in one Demand message. */
@@ -53,13 +55,22 @@ static bool send_events(struct assay_watcher *watcher)
     return false;
 }
 
-/* Locked: precisions that have chunks waiting and no live worker. */
-static size_t lacking(struct assay_coordinator *c, const char **precisions)
+/* Locked: what has chunks waiting and no live worker. A precision where a worker of ours would do, each once; else the
+ * queue with its engine. */
+static size_t lacking(struct assay_coordinator *c, char names[PRECISIONS_MAX][ASSAY_QUEUE_BYTES_MAX])
 {
-    size_t wanted = assay_scheduler_wanted(c->scheduler, precisions, PRECISIONS_MAX), kept = 0;
-    for (size_t i = 0; i < wanted; i++)
-        if (assay_registry_workers(&c->registry, precisions[i]) == 0)
-            precisions[kept++] = precisions[i];
+    const char *queues[PRECISIONS_MAX];
+    size_t wanted = assay_scheduler_wanted(c->scheduler, queues, PRECISIONS_MAX), kept = 0;
+    for (size_t i = 0; i < wanted; i++) {
+        if (assay_queue_has_worker(&c->registry, queues[i]))
+            continue;
+        if (!assay_queue_is_ours(queues[i], names[kept]))
+            snprintf(names[kept], sizeof names[kept], "%s", queues[i]);
+        bool known = false;
+        for (size_t k = 0; k < kept; k++)
+            known = known || strcmp(names[k], names[kept]) == 0;
+        kept += !known;
+    }
     return kept;
 }
 
@@ -68,14 +79,11 @@ static void send_demand(struct assay_watcher *watcher)
     struct assay_coordinator *c = watcher->serve->coordinator;
     if (assay_call_credit(watcher->call) == 0)
         return;
-    const char *precisions[PRECISIONS_MAX];
-    char names[PRECISIONS_MAX][32], *pointers[PRECISIONS_MAX];
+    char names[PRECISIONS_MAX][ASSAY_QUEUE_BYTES_MAX], *pointers[PRECISIONS_MAX];
     assay_auto(assay_buf_release) struct assay_buf joined = ASSAY_BUF_INIT;
     pthread_mutex_lock(&c->lock);
-    size_t count = lacking(c, precisions);
+    size_t count = lacking(c, names);
     for (size_t i = 0; i < count; i++) {
-        strncpy(names[i], precisions[i], sizeof names[i] - 1);
-        names[i][sizeof names[i] - 1] = '\0';
         pointers[i] = names[i];
         assay_buf_printf(&joined, "%s ", names[i]);
     }

@@ -6,6 +6,7 @@
 #include "common/base/log.h"
 #include "proto/work.pb-c.h"
 #include "services/coordinator/driver.h"
+#include "services/coordinator/engine.h"
 #include "services/coordinator/serve.h"
 
 #define WAIT_MS_MAX 60000
@@ -101,17 +102,23 @@ static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *re
     const struct assay_service *evaluator = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR);
     if (!service || !evaluator || service->health != ASSAY_HEALTH_ALIVE)
         return false;
-    const struct assay_ask ask = {.service_id = service->id,
-                                  .precision = service->precision,
-                                  .numerics_id = service->numerics,
-                                  .loaded = service->loaded,
-                                  .loaded_count = service->loaded_count,
-                                  .chunks_max = ASSAY_MIN(ASSAY_MAX(request->chunks_max, 1u), ASSAY_LEASE_CHUNKS_MAX),
-                                  .batch_chunks = ASSAY_MIN(request->batch_chunks, ASSAY_LEASE_CHUNKS_MAX),
-                                  .workers = assay_registry_workers(&c->registry, service->precision)};
+    char bound[ASSAY_QUEUE_BYTES_MAX];
+    struct assay_ask ask = {.service_id = service->id,
+                            .precision = assay_queue_of_worker(service->precision, service->numerics, bound),
+                            .numerics_id = service->numerics,
+                            .loaded = service->loaded,
+                            .loaded_count = service->loaded_count,
+                            .chunks_max = ASSAY_MIN(ASSAY_MAX(request->chunks_max, 1u), ASSAY_LEASE_CHUNKS_MAX),
+                            .batch_chunks = ASSAY_MIN(request->batch_chunks, ASSAY_LEASE_CHUNKS_MAX),
+                            .workers = assay_registry_workers(&c->registry, service->precision)};
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_lease lease;
-    if (!assay_scheduler_lease(c->scheduler, &ask, assay_now_ms(), &lease, &err)) {
+    bool leased = assay_scheduler_lease(c->scheduler, &ask, assay_now_ms(), &lease, &err);
+    if (!leased && err.status == ASSAY_OK) {
+        ask.precision = service->precision;
+        leased = assay_scheduler_lease(c->scheduler, &ask, assay_now_ms(), &lease, &err);
+    }
+    if (!leased) {
         if (err.status != ASSAY_OK)
             assay_log(ASSAY_LOG_ERROR, "cannot lend chunks reason=\"%s\"", err.text);
         return false;
@@ -218,9 +225,13 @@ static void park(struct assay_serve *serve, struct assay_call *call, struct assa
 
 static bool bench_has_work(struct assay_coordinator *c, const struct assay_bench *bench)
 {
+    char bound[ASSAY_QUEUE_BYTES_MAX];
+    assay_queue_of_worker(bench->precision, bench->numerics, bound);
+    int64_t now_ms = assay_now_ms();
     pthread_mutex_lock(&c->lock);
     bool has = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR) &&
-               assay_scheduler_has_work(c->scheduler, bench->precision, bench->numerics, assay_now_ms());
+               (assay_scheduler_has_work(c->scheduler, bound, bench->numerics, now_ms) ||
+                assay_scheduler_has_work(c->scheduler, bench->precision, bench->numerics, now_ms));
     pthread_mutex_unlock(&c->lock);
     return has;
 }

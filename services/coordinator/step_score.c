@@ -1,4 +1,5 @@
 #include "services/coordinator/driver.h"
+#include "services/coordinator/engine.h"
 
 #include <stdlib.h>
 #include <string.h>
@@ -98,7 +99,8 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
     if (run->run) {
         assay_run_reconcile(run->run, have->bits);
     } else {
-        const struct assay_run_options options = {.precision = assay_scheme_name(variant->spec.scheme),
+        char queue[ASSAY_QUEUE_BYTES_MAX];
+        const struct assay_run_options options = {.precision = assay_queue_of_spec(&variant->spec, queue),
                                                   .variant = variant->id,
                                                   .f16 = job->plan.record_dtype == ASSAY__V1__DTYPE__DTYPE_F16,
                                                   .numerics = have->numerics,

@@ -82,8 +82,14 @@ def check_calls(endpoint, data):
 def check_cancel(endpoint):
     with Client(endpoint) as client:
         job_id = client.submit({**JOB, "chunks": 0, "variants": ["nf4", "int4"]})
+        client.pause(job_id)
+        wait_for(lambda: client.job(job_id).state == pb.JOB_STATE_PAUSED, 10, "the job is paused")
+        fails("removing a job that is under way", Status.FAILED_PRECONDITION, lambda: client.remove(job_id))
+        client.resume(job_id)
         client.cancel(job_id)
         fails("a cancelled job", Status.CANCELLED, lambda: client.wait(job_id))
+        client.remove(job_id)
+        fails("a removed job", Status.NOT_FOUND, lambda: client.job(job_id))
     fails("a stack that is not there", Status.UNAVAILABLE,
           lambda: Client(endpoint.replace("coordinator", "nobody"))._channel.call("assay.v1.Health/Check"))
     fails("a public address without keys", Status.PERMISSION_DENIED, lambda: Client("tcp://192.0.2.1:7421"))

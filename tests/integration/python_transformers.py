@@ -49,6 +49,14 @@ with Directory() as data, Directory() as ours_data, Directory() as out:
     with open(os.path.join(out, "mixed", "EVALUATION_SUMMARY.md"), encoding="utf-8") as file:
         summary = file.read()
     check(all(numerics in summary for numerics in ids), "the report names both")
+    with Stack(data) as stack, Worker(data, "--precision", "fp32"):
+        wait_for(lambda: stack.service("inference", "fp32"), 240, "the worker is registered again")
+        both = run_eval(data, os.path.join(out, "both"), "--reference", "fp32:engine=transformers", "--variants", "fp32:engine=assay",
+                        "--chunks", CHUNKS, timeout=400)
+    ids = [result["numerics_id"].split("-")[0] for result in both["results"]]
+    check(ids == ["transformers", "assay"], "one model under two engines, each by its own workers")
+    kl = result_of(both, "fp32:engine=assay")["metrics"]["kl_nats"]
+    check(0 <= kl["mean"] < 1e-9 and kl["max"] < 1e-7, f"KL of transformers' fp32 and ours: mean {kl['mean']:.3g}, largest {kl['max']:.3g} nats")
     ours = run_eval(ours_data, os.path.join(out, "ours"), "--variants", "int8", "--chunks", CHUNKS)
     found, wanted = (perplexity(report, "fp32", "reference") for report in (mixed, ours))
     check(close(found, wanted, 1e-4), f"perplexity of transformers {found:.9g} and of us {wanted:.9g}, {found / wanted - 1:.2e} apart")

@@ -112,6 +112,9 @@ static void texts_of_one_meaning_have_one_canonical_form(void **state)
         {"fp32:compute=bf16", "fp32:compute=bf16"},
         {"bf16:compute=bf16", "bf16"},
         {"bf16:compute=f32", "bf16:compute=f32"},
+        {"fp32:engine=any", "fp32"},
+        {"fp32:engine=transformers", "fp32:engine=transformers"},
+        {"nf4:engine=assay:double_quant=false", "nf4:double_quant=false:engine=assay"},
         {"nf4:double_quant=true", "nf4"},
         {"nf4:double_quant=false:compute=bf16", "nf4:compute=bf16:double_quant=false"},
         {"int4:group_size=64:compute=f32", "int4:group_size=64"},
@@ -125,7 +128,8 @@ static void texts_of_one_meaning_have_one_canonical_form(void **state)
         assert_memory_equal(name, cases[i].canonical, strlen(name));
         struct assay_spec again = spec_of(text);
         assert_true(again.scheme == spec.scheme && again.compute == spec.compute &&
-                    again.group_size == spec.group_size && again.double_quant == spec.double_quant);
+                    again.group_size == spec.group_size && again.double_quant == spec.double_quant &&
+                    again.engine == spec.engine);
     }
 }
 
@@ -142,8 +146,8 @@ static void a_bad_text_is_answered_with_what_is_known(void **state)
         {"int8:compute", "expected key=value, found 'compute'"},
         {"int8:compute=", "'compute' cannot be '', known: f32, bf16"},
         {"int8:compute=f16", "'compute' cannot be 'f16', known: f32, bf16"},
-        {"int8:group_size=64", "unknown parameter 'group_size', known: compute"},
-        {"nf4:group_size=64", "unknown parameter 'group_size', known: compute, double_quant"},
+        {"int8:group_size=64", "unknown parameter 'group_size', known: compute, engine"},
+        {"nf4:group_size=64", "unknown parameter 'group_size', known: compute, double_quant, engine"},
         {"int4:group_size=48", "'group_size' cannot be '48', known: 32, 64, 128, 256, channel"},
         {"int8:compute=f32:compute=f32", "'compute' is given twice"},
     };

@@ -127,6 +127,26 @@ class Client:
         """Asks the job to end; its last event says when it has. A job that is over stays as it is."""
         self._ask("CancelJob", pb.CancelJobRequest(job_id=_id_of(job_id)))
 
+    def pause(self, job_id: Union[str, bytes]) -> None:
+        """The job gets no workers until `resume`; what is on loan is finished."""
+        self._change("PauseJob", job_id)
+
+    def resume(self, job_id: Union[str, bytes]) -> None:
+        """A paused job goes on."""
+        self._change("ResumeJob", job_id)
+
+    def retry(self, job_id: Union[str, bytes]) -> None:
+        """A job that failed or was cancelled runs again; what it has finished is found in the cache."""
+        self._change("RetryJob", job_id)
+
+    def remove(self, job_id: Union[str, bytes]) -> None:
+        """Forgets a job that is over. Its records stay in the cache."""
+        self._change("RemoveJob", job_id)
+
+    def _change(self, method: str, job_id: Union[str, bytes]) -> None:
+        """FAILED_PRECONDITION: the job's state does not allow it. Not repeated: it may have been carried out."""
+        self._channel.call(f"assay.v1.Coordinator/{method}", pb.JobRequest(job_id=_id_of(job_id)))
+
     # --- looking around ---
 
     def workers(self) -> list[Any]:

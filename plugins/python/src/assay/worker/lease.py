@@ -44,6 +44,7 @@ class Lease:
     evaluator: str  # endpoint
     chunks: tuple[Chunk, ...]
     wants_f16: bool
+    trace_id: str | None  # of the job: calls that serve the lease carry it
 
 
 def _wrong(what: str) -> AssayError:
@@ -94,4 +95,5 @@ def read_lease(service_id: int, reply: Reply) -> Lease | None:
         evaluator=message.evaluator_endpoint,
         chunks=tuple(chunks),
         wants_f16=message.record_dtype == pb.DTYPE_F16,
+        trace_id=message.trace_id or None,
     )

@@ -169,7 +169,11 @@ class Outbox:
                 chunk_key=record.key, variant_id=lease.variant.variant_id, numerics_id=self._numerics_id, hidden=tensor
             )
         reply = self._evaluator.call(
-            "assay.v1.Records/Put", request, attachments=[record.data for record in records], deadline_s=PUT_S
+            "assay.v1.Records/Put",
+            request,
+            attachments=[record.data for record in records],
+            deadline_s=PUT_S,
+            trace_id=lease.trace_id,
         )
         if reply.message.stored != len(records):
             stored = reply.message.stored
@@ -192,5 +196,7 @@ class Outbox:
         if failure:
             request.failure = failure.sentence[:2000]
             request.failure_status = int(failure.status)
-        reply = self._coordinator.call("assay.v1.Work/Complete", request, deadline_s=COMPLETE_S)
+        reply = self._coordinator.call(
+            "assay.v1.Work/Complete", request, deadline_s=COMPLETE_S, trace_id=lease.trace_id
+        )
         return reply.message.lease_lost

@@ -62,6 +62,7 @@ class Worker:
         self.chunks_run = self.tokens_run = self.compute_us = self.models_loaded = 0
         self._options = options
         self._engine = engine
+        self._started = time.monotonic()
         self._loaded = b""
         self._backoff = 0.0
         self._stopping = threading.Event()
@@ -122,6 +123,7 @@ class Worker:
             "records_sent": self._outbox.sent,
             "compute_us": self.compute_us,
             "models_loaded": self.models_loaded,
+            "uptime_ms": int((time.monotonic() - self._started) * 1000),
         }
 
     def _back_off(self) -> None:
@@ -157,7 +159,8 @@ class Worker:
             service_id=service_id,
             chunks_max=min(2 * self._options.batch, CHUNKS_MAX),
             wait_ms=int(LEASE_WAIT_S * 1000),
-            loaded_variant_id=self._loaded,
+            loaded_variant_ids=[self._loaded] if self._loaded else [],
+            batch_chunks=self._options.batch,
         )
         reply = self._leasing.call("assay.v1.Work/Lease", request, deadline_s=LEASE_WAIT_S + LEASE_GRACE_S)
         try:
