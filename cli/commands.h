@@ -21,5 +21,7 @@ int assay_command_logits(int argc, char **argv);
 int assay_command_rpc(int argc, char **argv);
 int assay_command_quantize(int argc, char **argv);
 int assay_command_tokenize(int argc, char **argv);
+int assay_command_top(int argc, char **argv);
+int assay_command_trace(int argc, char **argv);
 int assay_command_up(int argc, char **argv);
 int assay_command_workers(int argc, char **argv);

@@ -16,6 +16,8 @@ static const struct command_row {
     {"down", assay_command_down, "stop the local stack"},
     {"workers", assay_command_workers, "list the processes of a running stack"},
     {"jobs", assay_command_jobs, "list the jobs of a running stack"},
+    {"top", assay_command_top, "watch a running stack: processes, queue, jobs"},
+    {"trace", assay_command_trace, "what each process did for a job, as a file for Perfetto"},
     {"cache", assay_command_cache, "show, check and prune the records that a running stack keeps"},
     {"rpc", assay_command_rpc, "call any method of a server, with requests and replies as JSON"},
     {"quantize", assay_command_quantize, "make the artifact of a model under a scheme"},

@@ -25,7 +25,8 @@ struct assay_incoming *assay_incoming_take(struct assay_frames *frames)
     struct assay_incoming *incoming = malloc(sizeof *incoming + attachments * sizeof(zmq_msg_t));
     if (!incoming)
         return NULL;
-    *incoming = (struct assay_incoming){.attachments_count = attachments, .bytes = frames->bytes};
+    *incoming = (struct assay_incoming){.attachments_count = attachments,
+                                        .bytes = frames->bytes - zmq_msg_size(&frames->parts[0])};
     zmq_msg_init(&incoming->payload);
     zmq_msg_move(&incoming->payload, &frames->parts[1]);
     bool ok = true;

@@ -38,6 +38,11 @@ static void fill_coordinator(const struct assay_coordinator *c, struct services 
     entry->counters.rss_bytes = assay_process_rss_bytes();
     entry->counters.uptime_ms = (uint64_t)(now_ms - c->started_ms);
     assay_serve_fill_service(message, false, now_ms);
+    message->counters = (Assay__V1__ServiceCounters)ASSAY__V1__SERVICE_COUNTERS__INIT;
+    message->counters.has_cpu_ms = message->counters.has_rss_bytes = message->counters.has_uptime_ms = true;
+    message->counters.cpu_ms = entry->counters.cpu_ms;
+    message->counters.rss_bytes = entry->counters.rss_bytes;
+    message->counters.uptime_ms = entry->counters.uptime_ms;
     message->registration.has_kind = false;
     message->info.has_service_id = false;
 }

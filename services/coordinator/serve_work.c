@@ -332,13 +332,12 @@ static struct assay_chunk_key *keys_of(const Assay__V1__CompleteRequest *request
     return keys;
 }
 
-/* Locked. */
-static void note_work(const struct assay_coordinator *c, const struct assay_job_run *run,
-                      const Assay__V1__CompleteRequest *request, size_t chunks)
+/* Locked: work counts whatever becomes of its lease. */
+static void note_work(const struct assay_coordinator *c, const Assay__V1__CompleteRequest *request)
 {
-    const struct assay_plan_variant *variant = &run->job->plan.variants[run - run->job->runs];
-    const char *precision = assay_scheme_name(variant->spec.scheme);
-    assay_counter_add(assay_metric_series(c->metrics.chunks_run, &precision), chunks);
+    const struct assay_service *service = assay_registry_find(&c->registry, request->service_id);
+    const char *precision = service ? service->precision : "";
+    assay_counter_add(assay_metric_series(c->metrics.chunks_run, &precision), request->n_chunk_keys);
     assay_counter_add(assay_metric_series(c->metrics.tokens_run, &precision), request->tokens);
     assay_counter_add(assay_metric_series(c->metrics.compute, &precision), request->compute_us);
 }
@@ -356,7 +355,6 @@ static bool apply_complete(struct assay_coordinator *c, const Assay__V1__Complet
     if (job_run) {
         job_run->tokens_run += request->tokens;
         job_run->compute_us += request->compute_us;
-        note_work(c, job_run, request, newly);
     }
     if (request->failure && request->failure[0]) {
         enum assay_status status = (enum assay_status)request->failure_status;
@@ -385,6 +383,7 @@ static void complete_chunks(struct assay_call *call, void *service)
     }
     pthread_mutex_lock(&c->lock);
     assay_registry_seen(&c->registry, request->service_id, NULL, assay_now_ms());
+    note_work(c, request);
     bool kept = apply_complete(c, request, keys);
     assay_counter_add(assay_metric_only(c->metrics.late_answers), !kept);
     pthread_mutex_unlock(&c->lock);
