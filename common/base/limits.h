@@ -35,6 +35,8 @@
 /* Model dimensions: beyond these a config.json is a mistake or an attack. */
 #define ASSAY_MODEL_DIM_MAX (1u << 20)
 #define ASSAY_MODEL_LAYERS_MAX 1024
+/* Experts of a layer: DeepSeek-V3 has 256. Choosing among them takes nine times as many bytes of stack. */
+#define ASSAY_MODEL_EXPERTS_MAX 512
 #define ASSAY_MODEL_VOCAB_MAX (1u << 24)
 /* Tensors in a checkpoint: DeepSeek-V3 has about 91,000. */
 #define ASSAY_MODEL_TENSORS_MAX (1u << 20)

@@ -34,14 +34,32 @@ static enum assay_status check_product(const struct assay_model *model, struct a
     return ASSAY_OK;
 }
 
-enum assay_status assay_model_check_rows(const struct assay_model *model, struct assay_pool *pool,
-                                         struct assay_err *err)
+/* Matrices of a layer; of its experts, which are alike, the first. */
+static size_t list_panels(const struct assay_layer *layer, const struct assay_panels **list)
 {
-    size_t n = 0, k = 0;
-    const struct assay_layer *layer = &model->layers[0];
-    for (size_t i = 0; i < ASSAY_LINEARS; i++) {
-        n = ASSAY_MAX(n, layer->linears[i].panels.n);
-        k = ASSAY_MAX(k, layer->linears[i].panels.k);
+    size_t count = 0;
+    for (size_t i = 0; i < ASSAY_LINEARS; i++)
+        if (layer->linears[i].panels.n > 0)
+            list[count++] = &layer->linears[i].panels;
+    if (layer->experts) {
+        const struct assay_mlp_weights *mlps[] = {&layer->experts->shared, &layer->experts->each[0]};
+        for (size_t i = 0; i < ASSAY_COUNT(mlps); i++) {
+            list[count++] = &mlps[i]->gate.panels;
+            list[count++] = &mlps[i]->up.panels;
+            list[count++] = &mlps[i]->down.panels;
+        }
+    }
+    return count;
+}
+
+static enum assay_status check_layer(const struct assay_model *model, struct assay_pool *pool,
+                                     const struct assay_layer *layer, struct assay_err *err)
+{
+    const struct assay_panels *list[ASSAY_LINEARS + 6];
+    size_t n = 0, k = 0, count = list_panels(layer, list);
+    for (size_t i = 0; i < count; i++) {
+        n = ASSAY_MAX(n, list[i]->n);
+        k = ASSAY_MAX(k, list[i]->k);
     }
     assay_auto(assay_free_ptr) float *a = malloc(ROWS * k * sizeof *a);
     assay_auto(assay_free_ptr) float *want = malloc(ROWS * n * sizeof *want);
@@ -50,8 +68,17 @@ enum assay_status assay_model_check_rows(const struct assay_model *model, struct
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory to check products");
     fill(a, ROWS * k);
     enum assay_status status = ASSAY_OK;
-    for (size_t i = 0; i < ASSAY_LINEARS && status == ASSAY_OK; i++)
-        if (layer->linears[i].panels.n > 0)
-            status = check_product(model, pool, &layer->linears[i].panels, a, want, got, err);
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++)
+        status = check_product(model, pool, list[i], a, want, got, err);
+    return status;
+}
+
+enum assay_status assay_model_check_rows(const struct assay_model *model, struct assay_pool *pool,
+                                         struct assay_err *err)
+{
+    /* All layers are alike but for those with experts, which come last. */
+    enum assay_status status = check_layer(model, pool, &model->layers[0], err);
+    if (status == ASSAY_OK && model->config.experts.count > 0)
+        status = check_layer(model, pool, &model->layers[model->config.layers - 1], err);
     return status;
 }

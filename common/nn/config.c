@@ -304,11 +304,17 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
     }
     if (r.status != ASSAY_OK || status != ASSAY_OK)
         return r.status != ASSAY_OK ? r.status : status;
-    status = read_head(config, what, &c, err);
+    c.value_dim = c.head_dim;
+    if (c.family->experts.router)
+        status = assay_config_read_latent(config, what, &c, err);
+    if (status == ASSAY_OK)
+        status = read_head(config, what, &c, err);
     if (status == ASSAY_OK)
         status = read_own(config, what, &c, err);
     if (status == ASSAY_OK && c.family->rotary > 0)
         status = assay_config_read_rope(config, what, &c, err);
+    if (status == ASSAY_OK && c.latent.kv_rank > 0)
+        c.attention_scale = c.rope.score_factor / sqrt((double)c.head_dim);
     if (status == ASSAY_OK)
         *ret = c;
     return status;

@@ -53,6 +53,10 @@ static inline const char *assay_reader_string(struct assay_reader *r, const char
 enum assay_status assay_options_check(const cJSON *config, const char *what, const struct assay_family *family,
                                       struct assay_err *err) ASSAY_MUST_USE;
 
+/* latent, experts, and the sizes of heads. What comes before them is set. */
+enum assay_status assay_config_read_latent(const cJSON *config, const char *what, struct assay_model_config *c,
+                                           struct assay_err *err) ASSAY_MUST_USE;
+
 /* rope, local_rope, rotary_dim and, where the rope reaches further, positions_max. What comes before them is set. */
 enum assay_status assay_config_read_rope(const cJSON *config, const char *what, struct assay_model_config *c,
                                          struct assay_err *err) ASSAY_MUST_USE;

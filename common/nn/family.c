@@ -240,6 +240,29 @@ static const struct assay_family families[] = {
         .theta = 1e6,
         .local_rope = true,
     },
+    {
+        .architecture = "DeepseekV3ForCausalLM",
+        LAYERS,
+        USUAL,
+        .keys = KEYS,
+        .norms = {NORMS, [ASSAY_NORM_Q_LATENT] = "self_attn.q_a_layernorm",
+                  [ASSAY_NORM_KV_LATENT] = "self_attn.kv_a_layernorm"},
+        .linears = {[ASSAY_LINEAR_Q] = "self_attn.q_proj",
+                    [ASSAY_LINEAR_Q_DOWN] = "self_attn.q_a_proj",
+                    [ASSAY_LINEAR_Q_UP] = "self_attn.q_b_proj",
+                    [ASSAY_LINEAR_KV_DOWN] = "self_attn.kv_a_proj_with_mqa",
+                    [ASSAY_LINEAR_KV_UP] = "self_attn.kv_b_proj",
+                    [ASSAY_LINEAR_O] = "self_attn.o_proj",
+                    MLP},
+        .experts = {.router = "mlp.gate",
+                    .correction = "mlp.gate.e_score_correction_bias",
+                    .each = "mlp.experts.",
+                    .shared = "mlp.shared_experts."},
+        .options = {"q_lora_rank", "kv_lora_rank", "n_routed_experts", "n_shared_experts", "rope_interleave"},
+        .positions_default = 4096,
+        .qkv_bias = ASSAY_BIAS_OPTION,
+        .output_bias = ASSAY_BIAS_OPTION,
+    },
 };
 
 bool assay_family_has_option(const struct assay_family *family, const char *key)
@@ -262,5 +285,5 @@ const char *assay_family_names(void)
 {
     return "LlamaForCausalLM, MistralForCausalLM, Qwen2ForCausalLM, Qwen3ForCausalLM, Phi3ForCausalLM, "
            "GPTNeoXForCausalLM, GPT2LMHeadModel, PhiForCausalLM, GraniteForCausalLM, Gemma2ForCausalLM, "
-           "Gemma3ForCausalLM";
+           "Gemma3ForCausalLM, DeepseekV3ForCausalLM";
 }

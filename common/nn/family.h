@@ -8,7 +8,11 @@ enum assay_linear {
     ASSAY_LINEAR_Q,
     ASSAY_LINEAR_K,
     ASSAY_LINEAR_V,
-    ASSAY_LINEAR_QKV, /* all three in one */
+    ASSAY_LINEAR_QKV,    /* all three in one */
+    ASSAY_LINEAR_Q_DOWN, /* to a latent of low rank, and from there to q */
+    ASSAY_LINEAR_Q_UP,
+    ASSAY_LINEAR_KV_DOWN, /* to a latent and the part of k that rotates; from the latent to k and v */
+    ASSAY_LINEAR_KV_UP,
     ASSAY_LINEAR_O,
     ASSAY_LINEAR_GATE,
     ASSAY_LINEAR_UP,
@@ -24,6 +28,8 @@ enum assay_norm {
     ASSAY_NORM_MLP_OUT,
     ASSAY_NORM_Q, /* of each head */
     ASSAY_NORM_K,
+    ASSAY_NORM_Q_LATENT,
+    ASSAY_NORM_KV_LATENT,
     ASSAY_NORMS
 };
 
@@ -44,11 +50,16 @@ struct assay_family {
     const char *layers, *final_norm, *positions;
     const char *norms[ASSAY_NORMS];
     const char *linears[ASSAY_LINEARS];
+    /* Layers with experts instead of an MLP: the matrix that scores them and what is added to the scores for the
+     * choice; experts are each + number + "." + the last part of the MLP's names. */
+    struct {
+        const char *router, *correction, *each, *shared;
+    } experts;
     /* Members of config.json. */
     struct {
         const char *hidden, *layers, *heads, *intermediate, *positions, *norm_eps, *activation, *theta, *rotary;
     } keys;
-    const char *options[12];                      /* those of assay_options_check that the family has */
+    const char *options[16];                      /* those of assay_options_check that the family has */
     size_t head_dim, kv_heads;                    /* where config.json does not say; 0: hidden / heads, heads */
     size_t window, window_pattern;                /* likewise; every so-many-th layer is without a window */
     size_t positions_default, intermediate_times; /* likewise; the latter of hidden, where 0 is none */

@@ -146,20 +146,28 @@ static size_t place_buffers(struct assay_pass *pass, float *base)
     const struct assay_model_config *c = &pass->model->config;
     const char *const *linears = c->family->linears;
     size_t rows = pass->rows, used = 0, half = c->rotary_dim / 2, local = c->family->local_rope ? half : 0;
-    size_t q = c->heads * c->head_dim, kv = c->kv_heads * c->head_dim, gates = 2;
+    size_t q = c->heads * c->head_dim, k = c->kv_heads * c->head_dim, v = c->kv_heads * c->value_dim, gates = 2;
+    size_t latent = c->latent.kv_rank ? ASSAY_MAX(c->latent.q_rank, c->latent.kv_rank + c->rotary_dim) : 0;
+    size_t fused = linears[ASSAY_LINEAR_QKV] || latent ? q + k + v : 0;
+    size_t width = ASSAY_MAX(c->intermediate, c->experts.shared * c->experts.intermediate);
+    size_t other = c->parallel_residual || c->experts.count ? c->hidden : 0;
     bool overflow = false;
     if (linears[ASSAY_LINEAR_GATE] || linears[ASSAY_LINEAR_UP])
         gates = linears[ASSAY_LINEAR_GATE] ? 1 : 0;
     pass->x = part(base, &used, rows, c->hidden, &overflow);
     pass->branch = part(base, &used, rows, c->hidden, &overflow);
-    pass->other = part(base, &used, rows, c->parallel_residual ? c->hidden : 0, &overflow);
+    pass->other = part(base, &used, rows, other, &overflow);
     pass->q = part(base, &used, rows, q, &overflow);
-    pass->k = part(base, &used, rows, kv, &overflow);
-    pass->v = part(base, &used, rows, kv, &overflow);
-    pass->fused = part(base, &used, rows, linears[ASSAY_LINEAR_QKV] ? q + 2 * kv : 0, &overflow);
-    pass->out = part(base, &used, rows, q, &overflow);
-    pass->gate = part(base, &used, rows, gates * c->intermediate, &overflow);
-    pass->up = part(base, &used, rows, linears[ASSAY_LINEAR_UP] ? c->intermediate : 0, &overflow);
+    pass->k = part(base, &used, rows, k, &overflow);
+    pass->v = part(base, &used, rows, v, &overflow);
+    pass->fused = part(base, &used, rows, fused, &overflow);
+    pass->latent = part(base, &used, rows, latent, &overflow);
+    pass->out = part(base, &used, rows, c->heads * c->value_dim, &overflow);
+    pass->gate = part(base, &used, rows, gates * width, &overflow);
+    pass->up = part(base, &used, rows, linears[ASSAY_LINEAR_UP] ? width : 0, &overflow);
+    pass->scores = part(base, &used, rows, c->experts.count, &overflow);
+    pass->picked = part(base, &used, rows, c->experts.count ? c->hidden : 0, &overflow);
+    pass->chosen = (unsigned char *)part(base, &used, rows, c->experts.count, &overflow);
     pass->cosine = part(base, &used, rows, half, &overflow);
     pass->sine = part(base, &used, rows, half, &overflow);
     pass->local_cosine = part(base, &used, rows, local, &overflow);
@@ -207,7 +215,8 @@ static enum assay_status forward(const struct assay_model *model, struct assay_p
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu sequences", count);
     struct assay_pass pass = {.model = model, .pool = pool, .sequences = sequences, .count = count, .spans = spans};
     pass.inputs = inputs;
-    pass.shape = (struct assay_attention_shape){.heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim};
+    pass.shape = (struct assay_attention_shape){
+        .heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .value_dim = c->value_dim};
     pass.shape.scale = (float)c->attention_scale;
     pass.shape.soft_cap = c->attention_cap;
     enum assay_status status = check_sequences(&pass, err);

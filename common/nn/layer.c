@@ -7,11 +7,10 @@ void assay_pass_norm(const struct assay_pass *pass, const struct assay_norm_weig
                      float *y)
 {
     const struct assay_vector_ops *ops = pass->model->kernels->vector;
-    float eps = pass->model->config.norm_eps;
     if (pass->model->config.norm == ASSAY_NORM_LAYER)
-        ops->layernorm(n, x, norm->weight, norm->bias, eps, y);
+        ops->layernorm(n, x, norm->weight, norm->bias, norm->eps, y);
     else
-        ops->rmsnorm(n, x, norm->weight, eps, y);
+        ops->rmsnorm(n, x, norm->weight, norm->eps, y);
 }
 
 static void norm_row(struct assay_pass *pass, size_t row)
@@ -124,11 +123,15 @@ static void attend(struct assay_pass *pass, size_t index, float *to)
     shape.window = c->windowed[index] ? c->window : 0;
     if (c->attention_scale_by_layer)
         shape.scale = (float)(c->attention_scale / (double)(index + 1));
-    project(pass);
-    assay_pass_rows(pass, turn_row);
+    if (c->latent.kv_rank > 0) {
+        assay_pass_latent(pass);
+    } else {
+        project(pass);
+        assay_pass_rows(pass, turn_row);
+    }
     assay_attention(pass->model->kernels, pass->pool, &shape, pass->spans, pass->count, pass->q, pass->k, pass->v,
                     pass->out, pass->attention);
-    assay_pass_multiply(pass, ASSAY_LINEAR_O, pass->out, c->heads * c->head_dim, to);
+    assay_pass_multiply(pass, ASSAY_LINEAR_O, pass->out, c->heads * c->value_dim, to);
 }
 
 /* --- MLP --- */
@@ -152,8 +155,7 @@ static void activate(const struct assay_pass *pass, size_t n, float *x)
     }
 }
 
-/* gate = activation(gate) * up */
-static void gate_values(const struct assay_pass *pass, size_t n, float *gate, const float *up)
+void assay_pass_gate(const struct assay_pass *pass, size_t n, float *gate, const float *up)
 {
     const struct assay_vector_ops *ops = pass->model->kernels->vector;
     if (pass->model->config.activation == ASSAY_ACTIVATION_SILU) {
@@ -167,14 +169,14 @@ static void gate_values(const struct assay_pass *pass, size_t n, float *gate, co
 static void gate_row(struct assay_pass *pass, size_t row)
 {
     size_t n = pass->model->config.intermediate;
-    gate_values(pass, n, pass->gate + row * n, pass->up + row * n);
+    assay_pass_gate(pass, n, pass->gate + row * n, pass->up + row * n);
 }
 
 static void gate_fused_row(struct assay_pass *pass, size_t row)
 {
     size_t n = pass->model->config.intermediate;
     float *both = pass->gate + row * 2 * n;
-    gate_values(pass, n, both, both + n);
+    assay_pass_gate(pass, n, both, both + n);
 }
 
 static void activate_row(struct assay_pass *pass, size_t row)
@@ -188,6 +190,10 @@ static void run_mlp(struct assay_pass *pass)
 {
     const struct assay_linear_weights *linears = pass->layer->linears;
     size_t hidden = pass->model->config.hidden, n = pass->model->config.intermediate;
+    if (pass->layer->experts) {
+        assay_pass_experts(pass);
+        return;
+    }
     if (linears[ASSAY_LINEAR_GATE_UP].panels.n > 0) {
         assay_pass_multiply(pass, ASSAY_LINEAR_GATE_UP, pass->branch, hidden, pass->gate);
         assay_pass_rows(pass, gate_fused_row);

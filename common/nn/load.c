@@ -8,19 +8,7 @@
 
 #define NAME_MAX_BYTES 256
 
-struct loading {
-    const struct assay_checkpoint *checkpoint;
-    struct assay_pool *pool;
-    const struct assay_architecture *architecture;
-    const struct assay_family *family;
-    const char *base;
-    struct assay_quantization quantization;
-    struct assay_model *model;
-    struct assay_err *err;
-};
-
-/* A vector of n floats; *ret is to be freed. */
-static enum assay_status load_vector(struct loading *l, const char *name, size_t n, float **ret)
+enum assay_status assay_load_vector(struct assay_loading *l, const char *name, size_t n, float **ret)
 {
     const struct assay_tensor *tensor;
     enum assay_status status = assay_tensor_get(l->checkpoint, name, n, 0, &tensor, l->err);
@@ -40,87 +28,138 @@ static enum assay_status load_vector(struct loading *l, const char *name, size_t
 }
 
 /* A bias that the config does not announce would be left out without a word: refused. */
-static enum assay_status load_bias(struct loading *l, const char *name, bool wanted, size_t n, float **ret)
+static enum assay_status load_bias(struct assay_loading *l, const char *name, bool wanted, size_t n, float **ret)
 {
     char full[NAME_MAX_BYTES + 32];
     snprintf(full, sizeof full, "%s.bias", name);
     if (wanted)
-        return load_vector(l, full, n, ret);
+        return assay_load_vector(l, full, n, ret);
     if (assay_checkpoint_find(l->checkpoint, full))
         return assay_err_set(l->err, ASSAY_INVALID_ARGUMENT, "%s: %s is there, but config.json announces no such bias",
                              assay_checkpoint_dir(l->checkpoint), full);
     return ASSAY_OK;
 }
 
-static enum assay_status load_norm(struct loading *l, const char *name, size_t n, struct assay_norm_weights *ret)
+static enum assay_status load_norm(struct assay_loading *l, const char *name, size_t n, struct assay_norm_weights *ret)
 {
     char full[NAME_MAX_BYTES + 32];
     snprintf(full, sizeof full, "%s.weight", name);
-    enum assay_status status = load_vector(l, full, n, &ret->weight);
+    enum assay_status status = assay_load_vector(l, full, n, &ret->weight);
     if (status != ASSAY_OK)
         return status;
+    ret->eps = l->model->config.norm_eps;
     for (size_t i = 0; l->family->norm_plus_one && i < n; i++)
         ret->weight[i] += 1.0f;
     return load_bias(l, name, l->model->config.norm == ASSAY_NORM_LAYER, n, &ret->bias);
+}
+
+enum assay_status assay_load_linear(struct assay_loading *l, const char *name, size_t n, size_t k, bool biased,
+                                    struct assay_linear_weights *ret)
+{
+    enum assay_status status = assay_panels_load(l->checkpoint, l->pool, name, n, k, l->architecture->transposed,
+                                                 &l->quantization, &ret->panels, l->err);
+    if (status != ASSAY_OK)
+        return status;
+    l->model->bytes += ret->panels.bytes;
+    return load_bias(l, name, biased, n, &ret->bias);
 }
 
 /* Rows and columns of each matrix, and whether it has a bias. */
 static void linear_shape(const struct assay_model_config *c, enum assay_linear which, size_t *n, size_t *k,
                          bool *biased)
 {
-    size_t query = c->heads * c->head_dim, key = c->kv_heads * c->head_dim;
-    const size_t shapes[ASSAY_LINEARS][2] = {
-        [ASSAY_LINEAR_Q] = {query, c->hidden},
-        [ASSAY_LINEAR_K] = {key, c->hidden},
-        [ASSAY_LINEAR_V] = {key, c->hidden},
-        [ASSAY_LINEAR_QKV] = {query + 2 * key, c->hidden},
-        [ASSAY_LINEAR_O] = {c->hidden, query},
-        [ASSAY_LINEAR_GATE] = {c->intermediate, c->hidden},
-        [ASSAY_LINEAR_UP] = {c->intermediate, c->hidden},
-        [ASSAY_LINEAR_GATE_UP] = {2 * c->intermediate, c->hidden},
-        [ASSAY_LINEAR_DOWN] = {c->hidden, c->intermediate},
+    size_t query = c->heads * c->head_dim, key = c->kv_heads * c->head_dim, fixed = c->head_dim - c->rotary_dim;
+    const bool direct = c->latent.kv_rank == 0;
+    const struct {
+        size_t n, k;
+        bool biased;
+    } shapes[ASSAY_LINEARS] = {
+        [ASSAY_LINEAR_Q] = {query, c->hidden, c->attention_bias && direct},
+        [ASSAY_LINEAR_K] = {key, c->hidden, c->attention_bias},
+        [ASSAY_LINEAR_V] = {key, c->hidden, c->attention_bias},
+        [ASSAY_LINEAR_QKV] = {query + 2 * key, c->hidden, c->attention_bias},
+        [ASSAY_LINEAR_Q_DOWN] = {c->latent.q_rank, c->hidden, c->attention_bias},
+        [ASSAY_LINEAR_Q_UP] = {query, c->latent.q_rank, false},
+        [ASSAY_LINEAR_KV_DOWN] = {c->latent.kv_rank + c->rotary_dim, c->hidden, c->attention_bias},
+        [ASSAY_LINEAR_KV_UP] = {c->heads * (fixed + c->value_dim), c->latent.kv_rank, false},
+        [ASSAY_LINEAR_O] = {c->hidden, c->heads * c->value_dim, c->output_bias},
+        [ASSAY_LINEAR_GATE] = {c->intermediate, c->hidden, c->mlp_bias},
+        [ASSAY_LINEAR_UP] = {c->intermediate, c->hidden, c->mlp_bias},
+        [ASSAY_LINEAR_GATE_UP] = {2 * c->intermediate, c->hidden, c->mlp_bias},
+        [ASSAY_LINEAR_DOWN] = {c->hidden, c->intermediate, c->mlp_bias},
     };
-    *n = shapes[which][0];
-    *k = shapes[which][1];
-    *biased = which < ASSAY_LINEAR_O ? c->attention_bias : which == ASSAY_LINEAR_O ? c->output_bias : c->mlp_bias;
+    *n = shapes[which].n;
+    *k = shapes[which].k;
+    *biased = shapes[which].biased;
 }
 
-static enum assay_status load_linear(struct loading *l, size_t layer, enum assay_linear which)
+static bool has_experts(const struct assay_model_config *c, size_t layer)
 {
-    size_t n, k;
-    bool biased;
-    char name[NAME_MAX_BYTES];
-    linear_shape(&l->model->config, which, &n, &k, &biased);
-    snprintf(name, sizeof name, "%s%s%zu.%s", l->base, l->family->layers, layer, l->family->linears[which]);
-    struct assay_linear_weights *linear = &l->model->layers[layer].linears[which];
-    enum assay_status status = assay_panels_load(l->checkpoint, l->pool, name, n, k, l->architecture->transposed,
-                                                 &l->quantization, &linear->panels, l->err);
-    if (status != ASSAY_OK)
-        return status;
-    l->model->bytes += linear->panels.bytes;
-    return load_bias(l, name, biased, n, &linear->bias);
+    return c->experts.count > 0 && layer >= c->experts.first;
 }
 
-static enum assay_status load_layer(struct loading *l, size_t layer)
+static bool has_linear(const struct assay_model_config *c, size_t layer, enum assay_linear which)
+{
+    bool latent_queries = c->latent.q_rank > 0;
+    if (!c->family->linears[which])
+        return false;
+    if (which == ASSAY_LINEAR_Q)
+        return !latent_queries;
+    if (which == ASSAY_LINEAR_Q_DOWN || which == ASSAY_LINEAR_Q_UP)
+        return latent_queries;
+    return which < ASSAY_LINEAR_GATE || !has_experts(c, layer);
+}
+
+/* Elements that a norm has; 0: the model has no such norm. */
+static size_t norm_size(const struct assay_model_config *c, enum assay_norm which)
+{
+    if (!c->family->norms[which])
+        return 0;
+    switch (which) {
+    case ASSAY_NORM_Q:
+    case ASSAY_NORM_K:
+        return c->head_dim;
+    case ASSAY_NORM_Q_LATENT:
+        return c->latent.q_rank;
+    case ASSAY_NORM_KV_LATENT:
+        return c->latent.kv_rank;
+    default:
+        return c->hidden;
+    }
+}
+
+static enum assay_status load_layer(struct assay_loading *l, size_t layer)
 {
     const struct assay_model_config *c = &l->model->config;
+    struct assay_layer *target = &l->model->layers[layer];
     enum assay_status status = ASSAY_OK;
+    char name[NAME_MAX_BYTES];
     for (size_t i = 0; i < ASSAY_NORMS && status == ASSAY_OK; i++) {
-        char name[NAME_MAX_BYTES];
-        bool by_head = i == ASSAY_NORM_Q || i == ASSAY_NORM_K;
-        if (!l->family->norms[i])
+        size_t n = norm_size(c, (enum assay_norm)i);
+        if (n == 0)
             continue;
         snprintf(name, sizeof name, "%s%s%zu.%s", l->base, l->family->layers, layer, l->family->norms[i]);
-        status = load_norm(l, name, by_head ? c->head_dim : c->hidden, &l->model->layers[layer].norms[i]);
+        status = load_norm(l, name, n, &target->norms[i]);
+        /* Norms of latents are made without the model's eps. */
+        if (i == ASSAY_NORM_Q_LATENT || i == ASSAY_NORM_KV_LATENT)
+            target->norms[i].eps = 1e-6f;
     }
-    for (size_t i = 0; i < ASSAY_LINEARS && status == ASSAY_OK; i++)
-        if (l->family->linears[i])
-            status = load_linear(l, layer, (enum assay_linear)i);
+    for (size_t i = 0; i < ASSAY_LINEARS && status == ASSAY_OK; i++) {
+        size_t n, k;
+        bool biased;
+        if (!has_linear(c, layer, (enum assay_linear)i))
+            continue;
+        linear_shape(c, (enum assay_linear)i, &n, &k, &biased);
+        snprintf(name, sizeof name, "%s%s%zu.%s", l->base, l->family->layers, layer, l->family->linears[i]);
+        status = assay_load_linear(l, name, n, k, biased, &target->linears[i]);
+    }
+    if (status == ASSAY_OK && has_experts(c, layer))
+        status = assay_load_experts(l, layer, &target->experts);
     return status;
 }
 
 /* A table of embeddings in its own dtype; *ret is to be freed. */
-static enum assay_status load_table(struct loading *l, const char *which, size_t rows, enum assay_dtype *dtype,
+static enum assay_status load_table(struct assay_loading *l, const char *which, size_t rows, enum assay_dtype *dtype,
                                     void **ret)
 {
     struct assay_model *model = l->model;
@@ -142,7 +181,7 @@ static enum assay_status load_table(struct loading *l, const char *which, size_t
     return ASSAY_OK;
 }
 
-static enum assay_status load_all(struct loading *l)
+static enum assay_status load_all(struct assay_loading *l)
 {
     struct assay_model *model = l->model;
     char what[ASSAY_PATH_MAX];
@@ -181,7 +220,7 @@ enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, st
     struct assay_model *model = calloc(1, sizeof *model);
     if (!model)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a model");
-    struct loading loading = {.checkpoint = checkpoint, .pool = pool, .model = model, .err = err};
+    struct assay_loading loading = {.checkpoint = checkpoint, .pool = pool, .model = model, .err = err};
     enum assay_status status = load_all(&loading);
     if (status != ASSAY_OK) {
         assay_model_free(model);
@@ -189,6 +228,12 @@ enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, st
     }
     *ret = model;
     return ASSAY_OK;
+}
+
+void assay_linear_release(struct assay_linear_weights *linear)
+{
+    assay_panels_release(&linear->panels);
+    free(linear->bias);
 }
 
 static void release_norm(struct assay_norm_weights *norm)
@@ -205,10 +250,9 @@ void assay_model_free(struct assay_model *model)
         struct assay_layer *layer = &model->layers[i];
         for (size_t j = 0; j < ASSAY_NORMS; j++)
             release_norm(&layer->norms[j]);
-        for (size_t j = 0; j < ASSAY_LINEARS; j++) {
-            assay_panels_release(&layer->linears[j].panels);
-            free(layer->linears[j].bias);
-        }
+        for (size_t j = 0; j < ASSAY_LINEARS; j++)
+            assay_linear_release(&layer->linears[j]);
+        assay_experts_free(layer->experts);
     }
     free(model->layers);
     release_norm(&model->final_norm);

@@ -44,6 +44,7 @@ struct assay_model_config {
     const char *architecture; /* "LlamaForCausalLM", static */
     const struct assay_family *family;
     size_t hidden, layers, heads, kv_heads, head_dim, intermediate, vocab, positions_max;
+    size_t value_dim; /* of a head: head_dim in most families */
     enum assay_norm_kind norm;
     enum assay_activation activation;
     float norm_eps;
@@ -57,9 +58,20 @@ struct assay_model_config {
     float attention_cap;           /* scores become cap * tanh(score / cap); 0: none */
     size_t window;                 /* keys that a row of a windowed layer sees; 0: no layer is */
     bool windowed[ASSAY_MODEL_LAYERS_MAX];
-    size_t rotary_dim;                  /* the first elements of a head, which rotate; 0: positions have embeddings */
+    size_t rotary_dim; /* the first elements of a head (with a latent the last), which rotate; 0: positions have
+                          embeddings */
     struct assay_rope rope, local_rope; /* the latter is for windowed layers, where the family has two */
-    size_t vocab_used;                  /* ids from here on are padding and have no logits; usually vocab */
+    struct {
+        size_t q_rank, kv_rank; /* 0: q directly; no latent at all */
+        bool interleaved;       /* elements that rotate lie as pairs side by side */
+    } latent;
+    struct {
+        size_t count, used, groups, groups_used, shared, intermediate; /* count 0: none */
+        size_t first;                                                  /* layers before it have a usual MLP */
+        bool normalized;                                               /* weights of the chosen ones sum to scale */
+        float scale;
+    } experts;
+    size_t vocab_used; /* ids from here on are padding and have no logits; usually vocab */
 };
 
 /* Reads config.json of transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) style.

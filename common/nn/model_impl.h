@@ -12,11 +12,24 @@ struct assay_linear_weights {
 
 struct assay_norm_weights {
     float *weight, *bias; /* NULL where there is none */
+    float eps;
+};
+
+struct assay_mlp_weights {
+    struct assay_linear_weights gate, up, down;
+};
+
+struct assay_experts {
+    struct assay_panels router; /* f32, [experts, hidden] */
+    float *correction;          /* [experts] */
+    struct assay_mlp_weights shared, *each;
+    size_t count;
 };
 
 struct assay_layer {
     struct assay_norm_weights norms[ASSAY_NORMS];
     struct assay_linear_weights linears[ASSAY_LINEARS];
+    struct assay_experts *experts; /* NULL: the layer has an MLP */
 };
 
 struct assay_model {
@@ -58,6 +71,28 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
                                     const char *name, size_t n, size_t k, bool transposed,
                                     const struct assay_quantization *quantization, struct assay_panels *ret,
                                     struct assay_err *err) ASSAY_MUST_USE;
+
+/* What load.c needs to load a layer's parts. */
+struct assay_loading {
+    const struct assay_checkpoint *checkpoint;
+    struct assay_pool *pool;
+    const struct assay_architecture *architecture;
+    const struct assay_family *family;
+    const char *base;
+    struct assay_quantization quantization;
+    struct assay_model *model;
+    struct assay_err *err;
+};
+
+/* NAME.weight [n, k] with NAME.bias where it is to have one; a bias that is not wanted is refused. */
+enum assay_status assay_load_linear(struct assay_loading *l, const char *name, size_t n, size_t k, bool biased,
+                                    struct assay_linear_weights *ret) ASSAY_MUST_USE;
+/* n floats; *ret is to be freed. */
+enum assay_status assay_load_vector(struct assay_loading *l, const char *name, size_t n, float **ret) ASSAY_MUST_USE;
+/* The experts of a layer; *ret is to be freed with assay_experts_free also after a failure. */
+enum assay_status assay_load_experts(struct assay_loading *l, size_t layer, struct assay_experts **ret) ASSAY_MUST_USE;
+void assay_experts_free(struct assay_experts *experts); /* NULL is fine */
+void assay_linear_release(struct assay_linear_weights *linear);
 
 /* NAME.weight_packed and its companions (pack-quantized), or NAME.weight U8 and its companions (bitsandbytes nf4). */
 enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

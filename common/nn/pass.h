@@ -14,7 +14,11 @@ struct assay_pass {
     float *x;               /* [rows, hidden]: the residual stream */
     float *branch, *other;  /* [rows, hidden]: what a product reads from or adds to it */
     float *q, *k, *v, *out; /* [rows, heads or kv_heads * head_dim] */
-    float *fused;           /* [rows, q, k and v], where one product makes them */
+    float *fused;           /* [rows, q, k and v], where one product makes them, or [rows, k and v] out of a latent */
+    float *latent;          /* [rows, rank] */
+    float *scores, *picked; /* of experts: [rows, experts]; [rows, hidden] of the rows that one has */
+    unsigned char *chosen;  /* [rows, experts] */
+    size_t width;           /* of the expert under way */
     float *gate, *up;       /* [rows, intermediate]; where one product makes them, gate has [rows, 2 * intermediate] */
     float *cosine, *sine;   /* [rows, rotary_dim / 2] */
     float *local_cosine, *local_sine; /* likewise for layers with a window, where they differ */
@@ -38,6 +42,14 @@ void assay_pass_norm(const struct assay_pass *pass, const struct assay_norm_weig
 
 /* to[rows, n] = from . W^T (+ bias) by a matrix of the layer under way. */
 void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const float *from, size_t stride, float *to);
+
+/* gate = activation(gate) * up, n elements. */
+void assay_pass_gate(const struct assay_pass *pass, size_t n, float *gate, const float *up);
+
+/* q, k and v of branch by way of latents, turned. */
+void assay_pass_latent(struct assay_pass *pass);
+/* branch = the experts of the layer under way for branch. */
+void assay_pass_experts(struct assay_pass *pass);
 
 /* x += attention and MLP of layer `index`. */
 void assay_pass_layer(struct assay_pass *pass, size_t index);

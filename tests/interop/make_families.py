@@ -14,6 +14,7 @@ write  NAME/config.json, NAME/model.safetensors (BF16) and NAME/golden.safetenso
 keys   every member of transformers' config classes stands in the page's lists.
 """
 import argparse
+import dataclasses
 import json
 import pathlib
 import re
@@ -212,8 +213,8 @@ def check_keys(arguments):
     missing = 0
     for config_class in sorted({config_class for config_class, _, _ in MODELS.values()} | {"MistralConfig"}):
         own = set(re.findall(r"`([a-z_0-9]+)`", sections[architecture_of(config_class)]))
-        members = set(getattr(transformers, config_class)().to_dict()) | set(
-            getattr(transformers, config_class).__dataclass_fields__)
+        members = set(getattr(transformers, config_class)().to_dict()) | {
+            field.name for field in dataclasses.fields(getattr(transformers, config_class))}
         for member in sorted(members):
             if member.startswith("_") or member in own | shared:
                 continue

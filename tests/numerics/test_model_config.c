@@ -79,6 +79,131 @@ static void what_is_not_implemented_is_refused_by_name(void **state)
                  ASSAY_UNIMPLEMENTED, "mish");
 }
 
+#define SIZES                                                                                                          \
+    "\"hidden_size\":64,\"num_hidden_layers\":4,\"num_attention_heads\":4,\"num_key_value_heads\":4,"                  \
+    "\"intermediate_size\":172,\"vocab_size\":100,\"max_position_embeddings\":128"
+#define OF(architecture) "\"architectures\":[\"" architecture "\"]," SIZES
+#define GPT2 "\"architectures\":[\"GPT2LMHeadModel\"],\"n_embd\":64,\"n_layer\":2,\"n_head\":4,\"vocab_size\":100"
+
+static void options_of_other_families_are_refused_by_name(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *members, *word;
+    } cases[] = {
+        {OF("LlamaForCausalLM") ",\"sliding_window\":16", "sliding_window"},
+        {OF("LlamaForCausalLM") ",\"logits_scaling\":2", "logits_scaling"},
+        {OF("LlamaForCausalLM") ",\"rotary_pct\":0.5", "rotary_pct"},
+        {OF("LlamaForCausalLM") ",\"n_routed_experts\":8", "n_routed_experts"},
+        {OF("LlamaForCausalLM") ",\"scale_attn_weights\":false", "scale_attn_weights"},
+        {OF("LlamaForCausalLM") ",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"mrope_section\":[1]}",
+         "mrope_section"},
+        {OF("LlamaForCausalLM") ",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":2,\"attention_factor\":2.0}",
+         "attention_factor"},
+        {OF("MistralForCausalLM") ",\"attention_bias\":true", "attention_bias"},
+        {OF("MistralForCausalLM") ",\"layer_types\":[\"sliding_attention\",\"full_attention\",\"full_attention\","
+                                  "\"full_attention\"]",
+         "layer_types"},
+        {OF("Qwen2ForCausalLM") ",\"layer_types\":[\"chunked_attention\",\"full_attention\",\"full_attention\","
+                                "\"full_attention\"]",
+         "chunked_attention"},
+        {OF("Phi3ForCausalLM") ",\"rope_scaling\":{\"type\":\"linear\",\"factor\":2},\"qk_layernorm\":true",
+         "qk_layernorm"},
+        {OF("GPTNeoXForCausalLM") ",\"hidden_act\":\"mish\"", "mish"},
+        {OF("Gemma2ForCausalLM") ",\"use_bidirectional_attention\":true", "use_bidirectional_attention"},
+        {OF("Gemma2ForCausalLM") ",\"rope_local_base_freq\":10000", "rope_local_base_freq"},
+        {OF("Gemma3ForCausalLM") ",\"attn_logit_softcapping\":50.0", "attn_logit_softcapping"},
+        {OF("DeepseekV3ForCausalLM") ",\"scoring_func\":\"softmax\"", "softmax"},
+        {OF("DeepseekV3ForCausalLM") ",\"topk_method\":\"greedy\"", "greedy"},
+        {OF("DeepseekV3ForCausalLM") ",\"moe_layer_freq\":2", "moe_layer_freq"},
+        {GPT2 ",\"add_cross_attention\":true", "add_cross_attention"},
+    };
+    for (size_t i = 0; i < ASSAY_COUNT(cases); i++)
+        want_refused(cases[i].members, ASSAY_UNIMPLEMENTED, cases[i].word);
+}
+
+static void values_of_options_that_cannot_be_are_refused(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *members, *word;
+    } cases[] = {
+        {OF("Qwen2ForCausalLM") ",\"layer_types\":[\"full_attention\"]", "4 entries"},
+        {OF("Qwen2ForCausalLM") ",\"use_sliding_window\":false,\"layer_types\":[\"sliding_attention\","
+                                "\"full_attention\",\"full_attention\",\"full_attention\"]",
+         "without a sliding_window"},
+        {OF("Gemma2ForCausalLM") ",\"final_logit_softcapping\":-3.0", "final_logit_softcapping"},
+        {OF("Gemma2ForCausalLM") ",\"query_pre_attn_scalar\":0", "query_pre_attn_scalar"},
+        {OF("Phi3ForCausalLM") ",\"partial_rotary_factor\":0.2", "elements of a head rotate"},
+        {OF("Phi3ForCausalLM") ",\"rope_scaling\":{\"type\":\"su\",\"long_factor\":[1,1,1,1,1,1,1,1]}", "short_factor"},
+        {OF("Phi3ForCausalLM") ",\"rope_scaling\":{\"type\":\"su\",\"short_factor\":[1,1,1,1,1,1,1,0],"
+                               "\"long_factor\":[1,1,1,1,1,1,1,1]}",
+         "short_factor[7]"},
+        {OF("LlamaForCausalLM") ",\"rope_scaling\":{\"rope_type\":\"yarn\",\"factor\":4,\"beta_fast\":-1}",
+         "beta_fast"},
+        {OF("LlamaForCausalLM") ",\"assay\":{\"used_vocab\":101}", "used_vocab"},
+        {OF("DeepseekV3ForCausalLM") ",\"n_routed_experts\":9,\"n_group\":2", "groups"},
+        {OF("DeepseekV3ForCausalLM") ",\"num_experts_per_tok\":200", "are to be chosen"},
+        {OF("GraniteForCausalLM") ",\"residual_multiplier\":-1", "residual_multiplier"},
+    };
+    for (size_t i = 0; i < ASSAY_COUNT(cases); i++)
+        want_refused(cases[i].members, ASSAY_INVALID_ARGUMENT, cases[i].word);
+}
+
+static void want_windows(const char *members, const char *pattern, size_t window)
+{
+    struct assay_model_config c;
+    want_config(members, &c);
+    for (size_t i = 0; i < 4; i++)
+        if (c.windowed[i] != (pattern[i] == 'w'))
+            fail_msg("%s: layer %zu", members, i);
+    assert_int_equal(c.window, window);
+}
+
+static void windows_are_where_transformers_has_them(void **state)
+{
+    (void)state;
+    want_windows(OF("MistralForCausalLM"), "wwww", 4096);
+    want_windows(OF("MistralForCausalLM") ",\"sliding_window\":null", "----", 0);
+    want_windows(OF("MistralForCausalLM") ",\"sliding_window\":16", "wwww", 16);
+    want_windows(OF("Phi3ForCausalLM"), "----", 0);
+    want_windows(OF("Qwen2ForCausalLM") ",\"sliding_window\":16", "----", 0);
+    want_windows(OF("Qwen2ForCausalLM") ",\"sliding_window\":16,\"use_sliding_window\":true,\"max_window_layers\":3",
+                 "---w", 16);
+    want_windows(OF("Qwen3ForCausalLM") ",\"sliding_window\":16,\"use_sliding_window\":true,\"max_window_layers\":0",
+                 "wwww", 16);
+    want_windows(OF("Gemma2ForCausalLM"), "w-w-", 4096);
+    want_windows(OF("Gemma3ForCausalLM") ",\"sliding_window\":512,\"sliding_window_pattern\":3", "ww-w", 512);
+}
+
+static void usual_values_are_those_of_the_family(void **state)
+{
+    (void)state;
+    struct assay_model_config c;
+    want_config(GPT2, &c);
+    assert_int_equal(c.intermediate, 256);
+    assert_int_equal(c.positions_max, 1024);
+    assert_int_equal(c.rotary_dim, 0);
+    assert_true(c.tied_head && c.attention_bias && c.output_bias && c.mlp_bias);
+    assert_true(c.activation == ASSAY_ACTIVATION_GELU_TANH && c.norm == ASSAY_NORM_LAYER);
+    want_config(OF("Gemma2ForCausalLM"), &c);
+    assert_int_equal(c.head_dim, 256);
+    assert_true(c.tied_head && c.attention_cap == 50 && c.attention_scale == 1.0 / 16 && c.embedding_scale == 8);
+    want_config(OF("Gemma2ForCausalLM") ",\"attn_logit_softcapping\":null", &c);
+    assert_true(c.attention_cap == 0);
+    want_config(OF("Gemma3ForCausalLM") ",\"rope_scaling\":{\"rope_type\":\"linear\",\"factor\":8.0}", &c);
+    assert_true(c.rope.theta == 1e6 && c.rope.kind == ASSAY_ROPE_LINEAR);
+    assert_true(c.local_rope.theta == 10000 && c.local_rope.kind == ASSAY_ROPE_DEFAULT);
+    want_config(OF("GPTNeoXForCausalLM"), &c);
+    assert_true(c.rotary_dim == 4 && c.parallel_residual && c.attention_bias);
+    want_config(OF("LlamaForCausalLM") ",\"assay\":{\"used_vocab\":90}", &c);
+    assert_true(c.vocab == 100 && c.vocab_used == 90);
+    want_config(OF("Qwen2ForCausalLM") ",\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4.0,"
+                                       "\"original_max_position_embeddings\":128}",
+                &c);
+    assert_int_equal(c.positions_max, 512);
+}
+
 static void sizes_that_do_not_fit_are_refused(void **state)
 {
     (void)state;
@@ -182,6 +307,10 @@ int main(void)
         cmocka_unit_test(defaults_are_those_of_transformers),
         cmocka_unit_test(both_styles_of_rope_are_read),
         cmocka_unit_test(what_is_not_implemented_is_refused_by_name),
+        cmocka_unit_test(options_of_other_families_are_refused_by_name),
+        cmocka_unit_test(values_of_options_that_cannot_be_are_refused),
+        cmocka_unit_test(windows_are_where_transformers_has_them),
+        cmocka_unit_test(usual_values_are_those_of_the_family),
         cmocka_unit_test(sizes_that_do_not_fit_are_refused),
         cmocka_unit_test(inverse_frequencies_are_those_of_transformers),
         cmocka_unit_test(dynamic_rope_changes_only_beyond_the_trained_length),
