@@ -3,17 +3,14 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "cli/cache_evaluators.h"
+#include "cli/cache_sum.h"
 #include "cli/commands.h"
 #include "cli/grid.h"
-#include "cli/remote.h"
 #include "cli/say.h"
 #include "cli/words.h"
 #include "common/base/exit_code.h"
 #include "proto/record.pb-c.h"
-
-#define CALL_MS 60000
-#define TURN_MS 1000
-#define CREDIT 16
 
 /* Methods of the service, in the order of proto/record.proto. */
 enum { CACHE_STAT, CACHE_LIST, CACHE_VERIFY, CACHE_PRUNE };
@@ -27,67 +24,27 @@ struct options {
 struct session {
     const struct options *options;
     struct assay_remote remote;
-    struct assay_client *evaluator;
+    struct assay_cache_evaluators evaluators;
     int exit_code; /* of a command that went well */
 };
 
 typedef enum assay_status (*cache_fn)(struct session *session, struct assay_err *err);
 
-/* --- the evaluator --- */
+/* --- the evaluators --- */
 
-static enum assay_status find_evaluator(struct session *session, struct assay_err *err)
+/* What all of them have; assay_cache_sum_release ends it, whatever the outcome. */
+static enum assay_status ask_stat(struct session *session, struct assay_cache_sum *sum, struct assay_err *err)
 {
-    Assay__V1__ListServicesRequest request = ASSAY__V1__LIST_SERVICES_REQUEST__INIT;
-    struct assay_reply *reply = NULL;
-    const char *endpoint = NULL;
-    enum assay_status status =
-        assay_remote_call(&session->remote, ASSAY_COORDINATOR_LIST_SERVICES, &request.base, CALL_MS, &reply, err);
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__ListServicesReply *services = assay_reply_message(reply);
-    for (size_t i = 0; i < services->n_services; i++) {
-        const Assay__V1__RegisterRequest *who = services->services[i]->registration;
-        if (who && who->endpoint && who->kind == ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR &&
-            strcmp(assay_word_or(services->services[i]->state, ""), "silent") != 0)
-            endpoint = who->endpoint;
-    }
-    status = endpoint ? assay_client_new(session->remote.loop, endpoint, &session->evaluator, err)
-                      : assay_err_set(err, ASSAY_UNAVAILABLE,
-                                      "no evaluator is registered with the coordinator; try again in a moment");
-    assay_reply_free(reply);
-    return status;
-}
-
-static enum assay_status call(struct session *session, unsigned method, const ProtobufCMessage *request,
-                              struct assay_reply **ret, struct assay_err *err)
-{
-    const struct assay_call_options options = {.deadline_ms = CALL_MS};
-    return assay_call_unary(session->evaluator, &assay__v1__cache__descriptor, method, request, &options, ret, err);
-}
-
-/* fn for each message of a stream. */
-static enum assay_status read_stream(struct session *session, unsigned method, const ProtobufCMessage *request,
-                                     void (*fn)(void *arg, const void *message), void *arg, struct assay_err *err)
-{
-    struct assay_stream *stream = NULL;
-    enum assay_status status = assay_stream_open(session->evaluator, &assay__v1__cache__descriptor, method, request,
-                                                 NULL, CREDIT, &stream, err);
-    while (status == ASSAY_OK) {
+    enum assay_status status = ASSAY_OK;
+    *sum = (struct assay_cache_sum){.count = 0};
+    for (size_t i = 0; i < session->evaluators.count && status == ASSAY_OK; i++) {
+        Assay__V1__CacheStatRequest request = ASSAY__V1__CACHE_STAT_REQUEST__INIT;
         struct assay_reply *reply = NULL;
-        struct assay_err why = ASSAY_ERR_INIT;
-        status = assay_stream_next(stream, TURN_MS, &reply, &why);
-        if (status == ASSAY_OK && !reply)
-            break;
+        status = assay_cache_call(&session->evaluators.at[i], CACHE_STAT, &request.base, &reply, err);
         if (status == ASSAY_OK)
-            fn(arg, assay_reply_message(reply));
-        else if (status == ASSAY_DEADLINE_EXCEEDED && !why.text[0])
-            status = ASSAY_OK;
-        else if (err)
-            *err = why;
-        assay_reply_free(reply);
+            status = assay_cache_sum_add(sum, session->evaluators.at[i].endpoint, reply, err);
     }
-    assay_stream_close(stream);
-    return status;
+    return status == ASSAY_OK ? assay_cache_sum_end(sum, err) : status;
 }
 
 /* --- output --- */
@@ -185,8 +142,24 @@ static void fill_variants(const Assay__V1__CacheStatReply *stat, struct assay_gr
     }
 }
 
-static cJSON *stat_json(const Assay__V1__CacheStatReply *stat)
+static cJSON *evaluators_json(const struct assay_cache_sum *sum)
 {
+    cJSON *list = cJSON_CreateArray();
+    for (size_t i = 0; i < sum->count; i++) {
+        const Assay__V1__CacheStatReply *stat = assay_reply_message(sum->replies[i]);
+        cJSON *object = cJSON_CreateObject();
+        cJSON_AddStringToObject(object, "endpoint", sum->endpoints[i]);
+        cJSON_AddNumberToObject(object, "records", (double)stat->records);
+        cJSON_AddNumberToObject(object, "record_bytes", (double)stat->record_bytes);
+        cJSON_AddNumberToObject(object, "samples", (double)stat->samples);
+        cJSON_AddItemToArray(list, object);
+    }
+    return list;
+}
+
+static cJSON *stat_json(const struct assay_cache_sum *sum)
+{
+    const Assay__V1__CacheStatReply *stat = &sum->total;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddNumberToObject(object, "records", (double)stat->records);
     cJSON_AddNumberToObject(object, "record_bytes", (double)stat->record_bytes);
@@ -197,11 +170,13 @@ static cJSON *stat_json(const Assay__V1__CacheStatReply *stat)
     cJSON_AddNumberToObject(object, "pinned", (double)stat->pinned);
     cJSON_AddNumberToObject(object, "pinned_bytes", (double)stat->pinned_bytes);
     cJSON_AddItemToObject(object, "variants", variants_json(stat));
+    cJSON_AddItemToObject(object, "evaluators", evaluators_json(sum));
     return object;
 }
 
-static void print_stat(const Assay__V1__CacheStatReply *stat)
+static void print_stat(const struct assay_cache_sum *sum)
 {
+    const Assay__V1__CacheStatReply *stat = &sum->total;
     uint64_t bytes = stat->record_bytes + stat->sample_bytes;
     printf("records  %" PRIu64 ", %.2f MB\n", stat->records, (double)stat->record_bytes / 1e6);
     printf("samples  %" PRIu64 ", %.2f MB\n", stat->samples, (double)stat->sample_bytes / 1e6);
@@ -209,30 +184,31 @@ static void print_stat(const Assay__V1__CacheStatReply *stat)
     printf("quota    %.2f MB, %.1f %% of it in use\n", (double)stat->quota_bytes / 1e6,
            stat->quota_bytes > 0 ? 100.0 * (double)bytes / (double)stat->quota_bytes : 0.0);
     printf("store    %.2f MB of pages in use\n", (double)stat->store_bytes / 1e6);
+    for (size_t i = 0; sum->count > 1 && i < sum->count; i++) {
+        const Assay__V1__CacheStatReply *one = assay_reply_message(sum->replies[i]);
+        printf("%s  %" PRIu64 " records, %.2f MB: %s\n", i == 0 ? "shares " : "       ", one->records,
+               (double)one->record_bytes / 1e6, sum->endpoints[i]);
+    }
     if (stat->n_variants > 0)
         putchar('\n');
 }
 
 static enum assay_status show_stat(struct session *session, bool whole, struct assay_err *err)
 {
-    Assay__V1__CacheStatRequest request = ASSAY__V1__CACHE_STAT_REQUEST__INIT;
     struct assay_grid grid = ASSAY_GRID_INIT;
-    struct assay_reply *reply = NULL;
-    enum assay_status status = call(session, CACHE_STAT, &request.base, &reply, err);
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__CacheStatReply *stat = assay_reply_message(reply);
-    if (session->options->json) {
-        status = print_json(whole ? stat_json(stat) : variants_json(stat), err);
-    } else {
+    struct assay_cache_sum sum;
+    enum assay_status status = ask_stat(session, &sum, err);
+    if (status == ASSAY_OK && session->options->json) {
+        status = print_json(whole ? stat_json(&sum) : variants_json(&sum.total), err);
+    } else if (status == ASSAY_OK) {
         if (whole)
-            print_stat(stat);
-        if (!whole || stat->n_variants > 0) {
-            fill_variants(stat, &grid);
+            print_stat(&sum);
+        if (!whole || sum.total.n_variants > 0) {
+            fill_variants(&sum.total, &grid);
             status = print_grid(&grid, err);
         }
     }
-    assay_reply_free(reply);
+    assay_cache_sum_release(&sum);
     return status;
 }
 
@@ -280,13 +256,14 @@ static enum assay_status run_ls(struct session *session, struct assay_err *err)
     Assay__V1__CacheListRequest request = ASSAY__V1__CACHE_LIST_REQUEST__INIT;
     if (!session->options->records)
         return show_stat(session, false, err);
-    return read_stream(session, CACHE_LIST, &request.base, print_records, session, err);
+    return assay_cache_read(&session->evaluators, CACHE_LIST, &request.base, print_records, NULL, session, err);
 }
 
 /* --- verify --- */
 
 struct verification {
-    uint64_t checked, total, bytes, damaged;
+    uint64_t checked, total, bytes, damaged; /* of the evaluator at hand */
+    uint64_t checked_before, bytes_before, damaged_before;
     cJSON *damages; /* with --json */
 };
 
@@ -311,67 +288,116 @@ static void take_verify(void *arg, const void *message)
                 (double)reply->bytes / 1e6);
 }
 
+static void end_verify(void *arg)
+{
+    struct verification *verification = arg;
+    verification->checked_before += verification->checked;
+    verification->bytes_before += verification->bytes;
+    verification->damaged_before += verification->damaged;
+    verification->checked = verification->bytes = verification->damaged = 0;
+}
+
 static enum assay_status run_verify(struct session *session, struct assay_err *err)
 {
     Assay__V1__CacheVerifyRequest request = ASSAY__V1__CACHE_VERIFY_REQUEST__INIT;
     struct verification verification = {.damages = session->options->json ? cJSON_CreateArray() : NULL};
-    enum assay_status status = read_stream(session, CACHE_VERIFY, &request.base, take_verify, &verification, err);
+    enum assay_status status = assay_cache_read(&session->evaluators, CACHE_VERIFY, &request.base, take_verify,
+                                                end_verify, &verification, err);
     if (status != ASSAY_OK) {
         cJSON_Delete(verification.damages);
         return status;
     }
-    session->exit_code = verification.damaged > 0 ? ASSAY_EXIT_FAIL : ASSAY_EXIT_PASS;
+    session->exit_code = verification.damaged_before > 0 ? ASSAY_EXIT_FAIL : ASSAY_EXIT_PASS;
     if (!session->options->json) {
-        printf("%" PRIu64 " records and samples checked, %.2f MB: %" PRIu64 " damaged%s\n", verification.checked,
-               (double)verification.bytes / 1e6, verification.damaged,
-               verification.damaged > 0 ? ", dropped; they are computed again when they are needed" : "");
+        printf("%" PRIu64 " records and samples checked, %.2f MB: %" PRIu64 " damaged%s\n", verification.checked_before,
+               (double)verification.bytes_before / 1e6, verification.damaged_before,
+               verification.damaged_before > 0 ? ", dropped; they are computed again when they are needed" : "");
         return ASSAY_OK;
     }
     cJSON *object = cJSON_CreateObject();
-    cJSON_AddNumberToObject(object, "checked", (double)verification.checked);
-    cJSON_AddNumberToObject(object, "bytes", (double)verification.bytes);
-    cJSON_AddNumberToObject(object, "damaged", (double)verification.damaged);
+    cJSON_AddNumberToObject(object, "checked", (double)verification.checked_before);
+    cJSON_AddNumberToObject(object, "bytes", (double)verification.bytes_before);
+    cJSON_AddNumberToObject(object, "damaged", (double)verification.damaged_before);
     cJSON_AddItemToObject(object, "damages", verification.damages);
     return print_json(object, err);
 }
 
 /* --- prune --- */
 
+static void fill_prune(const struct options *options, Assay__V1__CachePruneRequest *request)
+{
+    assay__v1__cache_prune_request__init(request);
+    request->variant_prefix = (char *)(uintptr_t)options->variant;
+    request->has_older_than_days = options->older_than_days >= 0;
+    request->older_than_days = options->older_than_days;
+    request->has_all = request->has_dry_run = true;
+    request->all = options->all;
+    request->dry_run = options->dry_run;
+}
+
+/* Each evaluator comes down to its part of --to-gb, by what it holds now. A variant that one of them does not have is
+ * no failure as long as another has it. */
+static enum assay_status prune_all(struct session *session, const struct assay_cache_sum *sum,
+                                   Assay__V1__CachePruneReply *total, struct assay_err *err)
+{
+    const struct options *options = session->options;
+    double all_bytes = (double)(sum->total.record_bytes + sum->total.sample_bytes);
+    size_t absent = 0;
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < session->evaluators.count && status == ASSAY_OK; i++) {
+        const Assay__V1__CacheStatReply *stat = assay_reply_message(sum->replies[i]);
+        double own_bytes = (double)(stat->record_bytes + stat->sample_bytes);
+        Assay__V1__CachePruneRequest request;
+        struct assay_reply *reply = NULL;
+        fill_prune(options, &request);
+        request.has_to_gb = options->to_gb >= 0;
+        request.to_gb = all_bytes > 0 ? options->to_gb * (own_bytes / all_bytes) : options->to_gb;
+        status = assay_cache_call(&session->evaluators.at[i], CACHE_PRUNE, &request.base, &reply, err);
+        if (status == ASSAY_NOT_FOUND && ++absent < session->evaluators.count) {
+            total->bytes_left += stat->record_bytes + stat->sample_bytes;
+            status = ASSAY_OK;
+            continue;
+        }
+        if (status != ASSAY_OK)
+            return status;
+        const Assay__V1__CachePruneReply *pruned = assay_reply_message(reply);
+        total->records += pruned->records;
+        total->samples += pruned->samples;
+        total->bytes += pruned->bytes;
+        total->pinned += pruned->pinned;
+        total->bytes_left += pruned->bytes_left;
+        assay_reply_free(reply);
+    }
+    return status;
+}
+
 static enum assay_status run_prune(struct session *session, struct assay_err *err)
 {
     const struct options *options = session->options;
-    Assay__V1__CachePruneRequest request = ASSAY__V1__CACHE_PRUNE_REQUEST__INIT;
-    struct assay_reply *reply = NULL;
-    request.variant_prefix = (char *)(uintptr_t)options->variant;
-    request.has_older_than_days = options->older_than_days >= 0;
-    request.older_than_days = options->older_than_days;
-    request.has_to_gb = options->to_gb >= 0;
-    request.to_gb = options->to_gb;
-    request.has_all = request.has_dry_run = true;
-    request.all = options->all;
-    request.dry_run = options->dry_run;
-    enum assay_status status = call(session, CACHE_PRUNE, &request.base, &reply, err);
+    Assay__V1__CachePruneReply pruned = ASSAY__V1__CACHE_PRUNE_REPLY__INIT;
+    struct assay_cache_sum sum;
+    enum assay_status status = ask_stat(session, &sum, err);
+    if (status == ASSAY_OK)
+        status = prune_all(session, &sum, &pruned, err);
+    assay_cache_sum_release(&sum);
     if (status != ASSAY_OK)
         return status;
-    const Assay__V1__CachePruneReply *pruned = assay_reply_message(reply);
     if (options->json) {
         cJSON *object = cJSON_CreateObject();
         cJSON_AddBoolToObject(object, "dry_run", options->dry_run);
-        cJSON_AddNumberToObject(object, "records", (double)pruned->records);
-        cJSON_AddNumberToObject(object, "samples", (double)pruned->samples);
-        cJSON_AddNumberToObject(object, "bytes", (double)pruned->bytes);
-        cJSON_AddNumberToObject(object, "pinned", (double)pruned->pinned);
-        cJSON_AddNumberToObject(object, "bytes_left", (double)pruned->bytes_left);
-        status = print_json(object, err);
-    } else {
-        printf("%s%" PRIu64 " records and %" PRIu64 " samples, %.2f MB; %.2f MB are left\n",
-               options->dry_run ? "would prune " : "pruned ", pruned->records, pruned->samples,
-               (double)pruned->bytes / 1e6, (double)pruned->bytes_left / 1e6);
-        if (pruned->pinned > 0)
-            printf("%" PRIu64 " more are needed by running jobs and stay\n", pruned->pinned);
+        cJSON_AddNumberToObject(object, "records", (double)pruned.records);
+        cJSON_AddNumberToObject(object, "samples", (double)pruned.samples);
+        cJSON_AddNumberToObject(object, "bytes", (double)pruned.bytes);
+        cJSON_AddNumberToObject(object, "pinned", (double)pruned.pinned);
+        cJSON_AddNumberToObject(object, "bytes_left", (double)pruned.bytes_left);
+        return print_json(object, err);
     }
-    assay_reply_free(reply);
-    return status;
+    printf("%s%" PRIu64 " records and %" PRIu64 " samples, %.2f MB; %.2f MB are left\n",
+           options->dry_run ? "would prune " : "pruned ", pruned.records, pruned.samples, (double)pruned.bytes / 1e6,
+           (double)pruned.bytes_left / 1e6);
+    if (pruned.pinned > 0)
+        printf("%" PRIu64 " more are needed by running jobs and stay\n", pruned.pinned);
+    return ASSAY_OK;
 }
 
 /* --- the command --- */
@@ -466,13 +492,15 @@ static bool parse(int argc, char **argv, struct options *options, const char **n
 int assay_command_cache(int argc, char **argv)
 {
     struct options options = {.older_than_days = -1, .to_gb = -1};
-    struct session session = {.options = &options, .exit_code = ASSAY_EXIT_PASS};
+    static struct session session;
     const char *name = NULL;
     struct assay_err err = ASSAY_ERR_INIT;
     int code;
     if (!parse(argc, argv, &options, &name, &code))
         return code;
     const struct action *action = find_action(name);
+    session.options = &options;
+    session.exit_code = ASSAY_EXIT_PASS;
     if (check_options(action, &options, &err) != ASSAY_OK)
         return assay_say_setting_failure("cache", &err);
     enum assay_status status = assay_remote_attach(&session.remote, options.coordinator, options.data, &err);
@@ -480,10 +508,10 @@ int assay_command_cache(int argc, char **argv)
         assay_remote_close(&session.remote);
         return assay_say_setting_failure("cache", &err);
     }
-    status = find_evaluator(&session, &err);
+    status = assay_cache_find(&session.remote, &session.evaluators, &err);
     if (status == ASSAY_OK)
         status = action->run(&session, &err);
-    assay_client_free(session.evaluator);
+    assay_cache_release(&session.evaluators);
     assay_remote_close(&session.remote);
     return status == ASSAY_OK ? session.exit_code : assay_say_failure("cache", &err);
 }

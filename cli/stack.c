@@ -50,6 +50,7 @@ static enum assay_status take_options(struct assay_stack *stack, const struct as
         status = assay_worker_plans_parse(options->workers, stack->plans, &stack->plans_count, err);
     if (status == ASSAY_OK)
         status = assay_stack_http_parse(options->http, &stack->http, err);
+    stack->evaluators_count = (size_t)ASSAY_MAX(options->evaluators, (int64_t)1);
     if (status != ASSAY_OK)
         return status;
     if (stack->listen[0]) {

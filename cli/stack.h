@@ -12,7 +12,10 @@ struct assay_stack_options {
     const char *workers;  /* as assay_worker_plans_parse takes; NULL = on demand only */
     const char *http;     /* where each process serves its pages, as assay_stack_http_parse takes; NULL = nowhere */
     const char *external; /* precisions that get no worker on demand, as assay_external_check takes; NULL = none */
+    int64_t evaluators;   /* 0 = 1; each keeps a share of the records */
 };
+/* Evaluators of one local stack. */
+#define ASSAY_STACK_EVALUATORS_MAX 16
 
 struct assay_stack;
 

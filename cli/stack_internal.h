@@ -9,7 +9,7 @@
 #include "cli/stack_plan.h"
 
 /* Services besides the workers. */
-#define ASSAY_STACK_SERVICES 3
+#define ASSAY_STACK_SERVICES (2 + ASSAY_STACK_EVALUATORS_MAX)
 #define ASSAY_STACK_MEMBERS_MAX (ASSAY_STACK_SERVICES + ASSAY_STACK_WORKERS_MAX)
 #define ASSAY_STACK_EVENTS_MAX 64
 
@@ -20,6 +20,7 @@ struct assay_stack_member {
     struct assay_child child;
     enum assay_stack_rank rank;
     char precision[ASSAY_PRECISION_MAX]; /* of a worker */
+    size_t evaluator;                    /* its number from 1; 0 = it is none */
     bool on_demand;
     bool ended; /* a worker on demand that ended well: may be asked for again */
     struct assay_restarts restarts;
@@ -33,7 +34,7 @@ struct assay_stack {
     char listen[ASSAY_PATH_MAX], cpus[ASSAY_CPU_LIST_MAX]; /* "" = not given */
     char external[ASSAY_EXTERNAL_MAX];
     struct assay_worker_plan plans[ASSAY_STACK_WORKERS_MAX];
-    size_t plans_count;
+    size_t plans_count, evaluators_count;
     struct assay_stack_http http;
     int lock_fd;
     pthread_t supervisor, watcher;

@@ -7,6 +7,7 @@
 
 #include "cli/stack_internal.h"
 #include "common/base/clock.h"
+#include "common/base/paths.h"
 
 #define START_MS 30000
 #define TURN_MS 100
@@ -82,6 +83,18 @@ static enum assay_status set_arguments(struct assay_stack *stack, struct assay_s
     return status;
 }
 
+/* The first one has the place that a single one has; the others stand beside it. */
+static enum assay_status set_store(struct assay_stack *stack, struct assay_stack_member *member, struct assay_err *err)
+{
+    char name[32], path[ASSAY_PATH_MAX];
+    if (member->evaluator < 2)
+        return ASSAY_OK;
+    snprintf(name, sizeof name, ASSAY_EVALUATOR_DIR "-%zu", member->evaluator);
+    const char *const arguments[] = {"--store", path, NULL};
+    enum assay_status status = assay_path_join(path, stack->data_dir, name, err);
+    return status == ASSAY_OK ? assay_child_arguments(&member->child, arguments, err) : status;
+}
+
 /* Adds a member, to be started at once. `name` is "quantizer" or the like; the program is assay-PROGRAM. */
 static enum assay_status add_member(struct assay_stack *stack, enum assay_stack_rank rank, const char *program,
                                     const struct assay_worker_plan *plan, bool on_demand, struct assay_err *err)
@@ -96,7 +109,11 @@ static enum assay_status add_member(struct assay_stack *stack, enum assay_stack_
     for (size_t i = 0; plan && i < stack->members_count; i++)
         same += strcmp(stack->members[i].precision, plan->precision) == 0;
     snprintf(file, sizeof file, "assay-%s", program);
-    if (plan && same > 0)
+    for (size_t i = 0; !plan && i < stack->members_count; i++)
+        same += stack->members[i].evaluator > 0;
+    if (!plan && same > 0)
+        snprintf(name, sizeof name, "%s-%zu", program, same + 1);
+    else if (plan && same > 0)
         snprintf(name, sizeof name, "%s-%s-%zu", program, plan->precision, same + 1);
     else
         snprintf(name, sizeof name, "%s%s%s", program, plan ? "-" : "", plan ? plan->precision : "");
@@ -115,11 +132,21 @@ static enum assay_status add_member(struct assay_stack *stack, enum assay_stack_
     return ASSAY_OK;
 }
 
+static enum assay_status add_evaluator(struct assay_stack *stack, size_t number, struct assay_err *err)
+{
+    enum assay_status status = add_member(stack, ASSAY_RANK_SERVICE, "evaluator", NULL, false, err);
+    if (status != ASSAY_OK)
+        return status;
+    struct assay_stack_member *member = &stack->members[stack->members_count - 1];
+    member->evaluator = number;
+    return set_store(stack, member, err);
+}
+
 static enum assay_status start_services(struct assay_stack *stack, struct assay_err *err)
 {
     enum assay_status status = add_member(stack, ASSAY_RANK_SERVICE, "quantizer", NULL, false, err);
-    if (status == ASSAY_OK)
-        status = add_member(stack, ASSAY_RANK_SERVICE, "evaluator", NULL, false, err);
+    for (size_t i = 1; i <= stack->evaluators_count && status == ASSAY_OK; i++)
+        status = add_evaluator(stack, i, err);
     for (size_t i = 0; i < stack->plans_count && status == ASSAY_OK; i++)
         status = add_member(stack, ASSAY_RANK_WORKER, "inference", &stack->plans[i], false, err);
     stack->services_started = true;
@@ -150,6 +177,12 @@ static enum assay_status handle_death(struct assay_stack *stack, struct assay_st
         member->ended = true;
         forget_wish(stack, member->precision);
         report(stack, "%s ended", member->child.name);
+        return ASSAY_OK;
+    }
+    if (member->evaluator > 0 && stack->evaluators_count > 1 && wait_status == 0) {
+        member->ended = true;
+        stack->evaluators_count--;
+        report(stack, "%s left the stack", member->child.name);
         return ASSAY_OK;
     }
     if (!assay_restarts_died(&member->restarts, now_ms, &delay_ms)) {
@@ -195,7 +228,7 @@ static bool all_registered(const struct assay_stack *stack, const Assay__V1__Lis
         evaluators += registration->kind == ASSAY__V1__SERVICE_KIND__SERVICE_KIND_EVALUATOR;
         workers += registration->kind == ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE;
     }
-    return quantizers > 0 && evaluators > 0 && workers >= stack->plans_count;
+    return quantizers > 0 && evaluators >= stack->evaluators_count && workers >= stack->plans_count;
 }
 
 static void become_ready(struct assay_stack *stack)
@@ -262,8 +295,8 @@ static void stop_rank(struct assay_stack *stack, enum assay_stack_rank rank)
     int64_t deadline_ms = assay_now_ms() + STOP_MS;
     bool killed = false;
     for (size_t i = 0; i < stack->members_count; i++)
-        if (stack->members[i].rank == rank)
-            assay_child_signal(&stack->members[i].child, SIGTERM);
+        if (stack->members[i].rank == rank) /* an evaluator stays a member: it will be back with the stack */
+            assay_child_signal(&stack->members[i].child, stack->members[i].evaluator ? SIGINT : SIGTERM);
     for (;;) {
         size_t running = 0;
         for (size_t i = 0; i < stack->members_count; i++) {

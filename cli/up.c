@@ -56,7 +56,7 @@ int assay_command_up(int argc, char **argv)
 {
     const char *data = NULL;
     bool json = false;
-    struct assay_stack_options options = {0};
+    struct assay_stack_options options = {.evaluators = 1};
     const struct assay_setting settings[] = {
         {.name = "data",
          .type = ASSAY_SETTING_STRING,
@@ -78,6 +78,13 @@ int assay_command_up(int argc, char **argv)
          .target = &options.workers,
          .argument = "PLAN",
          .help = "workers to start at once, each on its CPUs, as fp32:0-3;int8:4-7"},
+        {.name = "evaluators",
+         .type = ASSAY_SETTING_INT,
+         .target = &options.evaluators,
+         .min = 1,
+         .max = ASSAY_STACK_EVALUATORS_MAX,
+         .argument = "N",
+         .help = "evaluators, each with a share of the records"},
         {.name = "external",
          .type = ASSAY_SETTING_STRING,
          .target = &options.external,
@@ -92,8 +99,8 @@ int assay_command_up(int argc, char **argv)
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print where it listens as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--external LIST] "
-                 "[--http WHERE] [--json]",
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--evaluators N] "
+                 "[--external LIST] [--http WHERE] [--json]",
         .summary =
             "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
             "a precision, as jobs need them.",

@@ -267,8 +267,10 @@ int assay_service_main(const struct assay_service_program *program, int argc, ch
         const char *url = assay_observe_url(service.observe);
         assay_log(ASSAY_LOG_INFO, "serving endpoint=%s http=%s", assay_server_endpoint(service.server),
                   url[0] ? url : "off");
-        int signal_number = assay_shutdown_wait();
-        assay_log(ASSAY_LOG_INFO, "shutting down signal=%d", signal_number);
+        service.signal_number = assay_shutdown_wait();
+        assay_log(ASSAY_LOG_INFO, "shutting down signal=%d", service.signal_number);
+        if (program->leave)
+            program->leave(&service);
     } else {
         fprintf(stderr, "assay-%s: %s\n", program->name, err.text);
     }

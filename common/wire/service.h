@@ -2,9 +2,9 @@
  * A service says what is its own in a struct assay_service_program; assay_service_main does the rest.
  *
  * Order: settings, check, data directory, pool, loop, open, server, client of the coordinator, prepare, the loop runs,
- * start, membership, begin. The pages of --http open before the loop runs. On SIGTERM or SIGINT (or when a step failed,
- * for what was done of it): Health says NOT_SERVING, drain, the pages close, membership ends, clients and server are
- * freed, the loop ends, close. */
+ * start, membership, begin. The pages of --http open before the loop runs. On SIGTERM or SIGINT: leave; then (or when a
+ * step failed, for what was done of it) Health says NOT_SERVING, drain, the pages close, membership ends, clients and
+ * server are freed, the loop ends, close. */
 #pragma once
 
 #include "common/base/fs.h"
@@ -49,6 +49,7 @@ struct assay_service_process {
     struct assay_member *member; /* NULL in the coordinator */
     struct assay_observe *observe;
     bool loop_runs;
+    int signal_number; /* SIGTERM or SIGINT, once one has come */
     void *arg;
 };
 
@@ -74,6 +75,8 @@ struct assay_service_program {
     /* Fills what is the service's own in its registration; strings live until the service ends. */
     void (*describe)(struct assay_service_process *service, Assay__V1__RegisterRequest *registration);
     assay_member_counters_fn count; /* gets arg */
+    /* A signal has come; everything serves still. */
+    void (*leave)(struct assay_service_process *service);
     /* Gives back what it has, answers what is under way, within a time of its own. The loop and the membership still
      * run. Only when the loop ran. */
     void (*drain)(struct assay_service_process *service);

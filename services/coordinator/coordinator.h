@@ -11,6 +11,7 @@
 #include "services/coordinator/metrics.h"
 #include "services/coordinator/registry.h"
 #include "services/coordinator/scheduler.h"
+#include "services/coordinator/shards.h"
 
 /* Jobs that run at once; others wait, by priority, then in order of submission. A job does not wait for those of lower
  * priority, up to a ceiling of threads. Paused ones do not count. */
@@ -29,6 +30,7 @@ struct assay_coordinator {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC; broadcast when members, runs or jobs changed */
     struct assay_registry registry;
+    struct assay_shards shards; /* as on disk */
     struct assay_scheduler *scheduler;
     struct assay_job *jobs;   /* newest first */
     struct assay_job *active; /* that have a thread */
@@ -74,6 +76,14 @@ void assay_job_enter(struct assay_job *job, Assay__V1__JobState state, const cha
 
 enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err) ASSAY_MUST_USE;
 void assay_serve_free(struct assay_serve *serve);
+
+/* --- serve_shards.c --- */
+
+/* Reads the map of before from the store; before anything is served. */
+enum assay_status assay_coordinator_load_shards(struct assay_coordinator *coordinator,
+                                                struct assay_err *err) ASSAY_MUST_USE;
+/* Locked: brings the map of evaluators up to date, keeps it and says so when it changed. */
+void assay_coordinator_update_shards(struct assay_coordinator *coordinator);
 
 /* --- report.c --- */
 

@@ -64,6 +64,30 @@ enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_se
     return status == ASSAY_OK ? status : assay_err_set(err, status, "the job was cancelled");
 }
 
+enum assay_status assay_driver_wait_shards(struct assay_job *job, struct assay_shard_map **ret, struct assay_err *err)
+{
+    struct assay_coordinator *c = job->coordinator;
+    struct assay_shard_map *map = malloc(sizeof *map);
+    if (!map)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the map of evaluators");
+    bool found = false;
+    pthread_mutex_lock(&c->lock);
+    while (!found && !c->stopping && !atomic_load(&job->cancel)) {
+        found = assay_shard_map_owners(&c->shards.map) > 0;
+        if (found)
+            *map = c->shards.map;
+        else
+            wait_changed(c, 1000);
+    }
+    pthread_mutex_unlock(&c->lock);
+    if (found) {
+        *ret = map;
+        return ASSAY_OK;
+    }
+    free(map);
+    return assay_err_set(err, ASSAY_CANCELLED, "the job was cancelled");
+}
+
 void assay_variant_message_fill(const struct assay_plan *plan, const struct assay_plan_variant *variant,
                                 struct assay_variant_message *ret)
 {

@@ -12,6 +12,10 @@ bool assay_driver_must_stop(struct assay_job *job);
 enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
                                             struct assay_err *err) ASSAY_MUST_USE;
 
+/* Waits until there is an evaluator; *ret (malloc) is the map of them. */
+enum assay_status assay_driver_wait_shards(struct assay_job *job, struct assay_shard_map **ret,
+                                           struct assay_err *err) ASSAY_MUST_USE;
+
 /* Goes through the steps of a job until it is over or the coordinator stops. */
 void assay_driver_run(struct assay_job *job);
 
@@ -32,13 +36,17 @@ enum assay_status assay_driver_keep_summary(struct assay_job *job, size_t index,
                                             const Assay__V1__ArtifactSummary *summary,
                                             struct assay_err *err) ASSAY_MUST_USE;
 
-/* Which records of a variant the evaluator has: of the most complete set of one numerics id. */
+/* Which records of a variant the evaluators have: of the most complete set of one numerics id. */
 struct assay_have {
     uint8_t *bits; /* one byte a key of the plan */
     char numerics[64];
+    uint64_t epoch; /* of the map */
 };
-enum assay_status assay_have_ask(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
-                                 struct assay_have *ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Asks each evaluator of the map for its share; the answer is the one that a single evaluator with all records would
+ * give. UNAVAILABLE: one is not there, or still fetches its share from others. */
+enum assay_status assay_have_ask(struct assay_loop *loop, const struct assay_shard_map *map,
+                                 const struct assay_plan *plan, size_t index, struct assay_have *ret,
+                                 struct assay_err *err) ASSAY_MUST_USE;
 void assay_have_release(struct assay_have *have);
 
 /* Makes the artifact of variant `index`; its summary into the record. */

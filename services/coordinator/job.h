@@ -42,6 +42,7 @@ struct assay_job_run {
     struct assay_run *run; /* NULL while not in the scheduler */
     struct assay_job *job;
     size_t phase;
+    uint64_t epoch; /* of the evaluators that were asked last what they have */
     uint64_t tokens_run, compute_us;
     struct assay_err failure; /* a failure that no retry mends */
 };

@@ -68,7 +68,7 @@ static enum assay_status resume_jobs(struct assay_coordinator *c, struct assay_e
 
 static enum assay_status open_store(struct assay_service_process *service, struct assay_err *err)
 {
-    static const char *const tables[] = {"jobs", "events", "corpora", "digests", "rates", NULL};
+    static const char *const tables[] = {"jobs", "events", "corpora", "digests", "rates", "shards", NULL};
     struct assay_coordinator *c = service->arg;
     char dir[ASSAY_PATH_MAX];
     strcpy(c->data_dir, service->data_dir);
@@ -77,7 +77,8 @@ static enum assay_status open_store(struct assay_service_process *service, struc
     if (status != ASSAY_OK)
         return status;
     const struct assay_store_options options = {dir, tables, true};
-    return assay_store_open(&options, &c->store, err);
+    status = assay_store_open(&options, &c->store, err);
+    return status == ASSAY_OK ? assay_coordinator_load_shards(c, err) : status;
 }
 
 static enum assay_status prepare(struct assay_service_process *service, struct assay_err *err)

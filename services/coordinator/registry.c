@@ -132,6 +132,13 @@ bool assay_registry_seen(struct assay_registry *registry, uint64_t id, const str
     return true;
 }
 
+void assay_registry_remove(struct assay_registry *registry, uint64_t id)
+{
+    struct assay_service *service = assay_registry_find(registry, id);
+    if (service)
+        forget(registry, service);
+}
+
 const struct assay_service *assay_registry_next(const struct assay_registry *registry, enum assay_service_kind kind,
                                                 const struct assay_service *former)
 {

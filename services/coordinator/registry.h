@@ -7,7 +7,7 @@
  * anew. Times are those of a monotonic clock and never go back. */
 #pragma once
 
-#include "common/base/digest.h"
+#include "common/base/shard_map.h"
 #include "services/coordinator/idmap.h"
 
 #define ASSAY_HEARTBEAT_MS 1000
@@ -33,7 +33,7 @@ struct assay_service_counters {
 struct assay_service {
     uint64_t id;
     enum assay_service_kind kind;
-    char endpoint[256];
+    char endpoint[ASSAY_SHARD_ENDPOINT_MAX];
     char precision[32];
     char numerics[64];
     char host[64];
@@ -41,7 +41,9 @@ struct assay_service {
     char http[256]; /* where its pages are, "" = nowhere */
     uint32_t pid;
     uint32_t threads;
-    uint64_t memory_bytes; /* that models may take; 0 = not said */
+    uint64_t memory_bytes;          /* that models may take; 0 = not said */
+    struct assay_shard_id shard_id; /* of an evaluator */
+    bool leaving;                   /* an evaluator that hands its records over */
     /* What the rest says is the registry's and the worker's last call's. */
     int64_t seen_ms;
     enum assay_service_health health;
@@ -77,6 +79,8 @@ struct assay_service *assay_registry_find(const struct assay_registry *registry,
 /* A sign of life. False: unknown, it must register. `counters` may be NULL. */
 bool assay_registry_seen(struct assay_registry *registry, uint64_t id, const struct assay_service_counters *counters,
                          int64_t now_ms);
+/* Forgets a service. Unknown ids are fine. */
+void assay_registry_remove(struct assay_registry *registry, uint64_t id);
 /* The live service of a kind that registered last, else a suspect one; NULL when all are dead or there is none. */
 const struct assay_service *assay_registry_pick(const struct assay_registry *registry, enum assay_service_kind kind);
 /* The services of a kind, the newest first: the one after `former`, the first for NULL; NULL at the end. */

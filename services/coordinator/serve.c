@@ -23,6 +23,7 @@ static void wake(void *arg)
     pthread_mutex_unlock(&c->lock);
     assay_serve_parked(c->serve);
     assay_serve_watchers(c->serve);
+    assay_serve_shard_watchers(c->serve);
 }
 
 void assay_coordinator_changed(struct assay_coordinator *coordinator)
@@ -64,6 +65,7 @@ static void tick(void *arg)
     int64_t now_ms = assay_now_ms();
     pthread_mutex_lock(&c->lock);
     assay_registry_tick(&c->registry, now_ms, health_changed, c);
+    assay_coordinator_update_shards(c);
     if (assay_scheduler_expire(c->scheduler, now_ms))
         assay_log(ASSAY_LOG_WARN, "a lease ended without progress");
     assay_serve_note_runs(c);
@@ -119,11 +121,14 @@ static void register_service(struct assay_call *call, void *service)
     copy_text(entry.host, sizeof entry.host, request->host);
     copy_text(entry.device, sizeof entry.device, request->device);
     copy_text(entry.http, sizeof entry.http, request->http);
+    if (assay_shard_id_from(request->shard_id.data, request->shard_id.len, &entry.shard_id, NULL) != ASSAY_OK)
+        entry.shard_id = assay_shard_id_of_endpoint(entry.endpoint);
     do
         randombytes_buf(&entry.id, sizeof entry.id);
     while (entry.id == 0);
     pthread_mutex_lock(&c->lock);
     enum assay_status status = assay_registry_add(&c->registry, &entry, assay_now_ms(), &err);
+    assay_coordinator_update_shards(c);
     assay_coordinator_changed(c);
     pthread_mutex_unlock(&c->lock);
     if (status != ASSAY_OK) {
@@ -219,8 +224,9 @@ const assay_method_fn assay_serve_coordinator_methods[] = {register_service,    
                                                            assay_serve_get_job,       assay_serve_list_jobs,
                                                            assay_serve_cancel_job,    assay_serve_plan_job,
                                                            assay_serve_pause_job,     assay_serve_resume_job,
-                                                           assay_serve_retry_job,     assay_serve_remove_job};
-_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 14, "one handler for each method of control.proto");
+                                                           assay_serve_retry_job,     assay_serve_remove_job,
+                                                           assay_serve_watch_shards,  assay_serve_leave_shards};
+_Static_assert(ASSAY_COUNT(assay_serve_coordinator_methods) == 16, "one handler for each method of control.proto");
 
 enum assay_status assay_serve_new(struct assay_coordinator *coordinator, struct assay_err *err)
 {
@@ -245,5 +251,6 @@ void assay_serve_free(struct assay_serve *serve)
         return;
     assay_serve_benches_free(serve);
     assay_serve_watchers_free(serve);
+    assay_serve_shard_watchers_free(serve);
     free(serve);
 }

@@ -36,6 +36,7 @@ struct assay_serve {
     uint64_t timer;
     struct assay_bench *benches;
     struct assay_watcher *watchers;
+    struct assay_shard_watcher *shard_watchers;
 };
 
 /* One service as a message; strings point into `entry`, which is filled by the caller. */
@@ -78,6 +79,11 @@ void assay_serve_remove_job(struct assay_call *call, void *service);
 /* What SubmitJob and PlanJob check before anything is started; the corpus into *ret_corpus. */
 enum assay_status assay_serve_check_submit(struct assay_call *call, const struct assay_coordinator *coordinator,
                                            struct assay_bytes *ret_corpus, struct assay_err *err) ASSAY_MUST_USE;
+/* serve_shards.c */
+void assay_serve_watch_shards(struct assay_call *call, void *service);
+void assay_serve_leave_shards(struct assay_call *call, void *service);
+void assay_serve_shard_watchers(struct assay_serve *serve);
+void assay_serve_shard_watchers_free(struct assay_serve *serve);
 /* serve_plan.c */
 void assay_serve_plan_job(struct assay_call *call, void *service);
 /* Locked. NULL after answering the call with what is wrong with the id. */

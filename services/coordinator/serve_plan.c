@@ -20,11 +20,11 @@ struct planning {
 };
 
 /* Chunks of variant `index` that the evaluator has; absent from the message when it does not say. */
-static void ask_cached(struct planning *p, struct assay_client *evaluator, size_t index)
+static void ask_cached(struct planning *p, const struct assay_shard_map *map, size_t index)
 {
     struct assay_have have;
     Assay__V1__PlannedVariant *planned = &p->planned[index];
-    if (assay_have_ask(evaluator, &p->plan, index, &have, NULL) != ASSAY_OK)
+    if (assay_have_ask(p->coordinator->loop, map, &p->plan, index, &have, NULL) != ASSAY_OK)
         return;
     planned->has_chunks_cached = planned->has_chunks_to_run = true;
     planned->chunks_cached = 0;
@@ -82,21 +82,17 @@ static void fill_message(struct planning *p)
         fill_variant(p, i);
 }
 
-static void ask_evaluator(struct planning *p)
+static void ask_evaluators(struct planning *p)
 {
     struct assay_coordinator *c = p->coordinator;
-    char endpoint[256] = "";
-    pthread_mutex_lock(&c->lock);
-    const struct assay_service *service = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR);
-    if (service)
-        strcpy(endpoint, service->endpoint);
-    pthread_mutex_unlock(&c->lock);
-    struct assay_client *evaluator = NULL;
-    if (!endpoint[0] || assay_client_new(c->loop, endpoint, &evaluator, NULL) != ASSAY_OK)
+    assay_auto(assay_free_ptr) struct assay_shard_map *map = malloc(sizeof *map);
+    if (!map)
         return;
-    for (size_t i = 0; i < p->plan.variants_count; i++)
-        ask_cached(p, evaluator, i);
-    assay_client_free(evaluator);
+    pthread_mutex_lock(&c->lock);
+    *map = c->shards.map;
+    pthread_mutex_unlock(&c->lock);
+    for (size_t i = 0; assay_shard_map_owners(map) > 0 && i < p->plan.variants_count; i++)
+        ask_cached(p, map, i);
 }
 
 static void *plan_main(void *arg)
@@ -109,7 +105,7 @@ static void *plan_main(void *arg)
     enum assay_status status = assay_plan_make(request, text.data, text.bytes, c->data_dir, c->store, &p->plan, &err);
     if (status == ASSAY_OK) {
         fill_message(p);
-        ask_evaluator(p);
+        ask_evaluators(p);
         assay_call_reply(p->call, &p->message.base, NULL, 0);
         assay_plan_release(&p->plan);
     } else {

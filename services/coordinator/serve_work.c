@@ -4,6 +4,7 @@
 
 #include "common/base/clock.h"
 #include "common/base/log.h"
+#include "common/wire/shard_message.h"
 #include "proto/work.pb-c.h"
 #include "services/coordinator/driver.h"
 #include "services/coordinator/engine.h"
@@ -15,12 +16,13 @@
 struct lease_reply {
     Assay__V1__LeaseReply message;
     struct assay_variant_message variant;
+    struct assay_shard_message *shards;
+    struct assay_shard_map *map; /* what `shards` points to */
     Assay__V1__Tensor ids_tensor;
     uint64_t shape[1];
     ProtobufCBinaryData *keys;
     uint32_t *tokens, *begins, *ends;
     int32_t *ids; /* malloc; taken over by the attachment */
-    char evaluator[256];
     char trace_id[2 * ASSAY_JOB_ID_BYTES + 1];
 };
 
@@ -30,10 +32,28 @@ static void lease_reply_release(struct lease_reply *r)
     free(r->tokens);
     free(r->begins);
     free(r->ends);
+    free(r->shards);
+    free(r->map);
+}
+
+/* The map of evaluators. False: out of memory. */
+static bool fill_shards(const struct assay_shard_map *map, struct lease_reply *r)
+{
+    r->map = malloc(sizeof *map);
+    if (r->map)
+        assay_shard_map_copy(r->map, map);
+    r->shards = r->map ? assay_shard_message_new(r->map) : NULL;
+    if (!r->shards)
+        return false;
+    r->message.shard_map = &r->shards->message;
+    for (size_t i = map->count; i-- > 0;)
+        if (!map->shards[i].leaving)
+            r->message.evaluator_endpoint = r->map->shards[i].endpoint;
+    return true;
 }
 
 /* Locked: copies what the lease says out of the plan. False: out of memory. */
-static bool lease_reply_fill(const struct assay_lease *lease, const char *evaluator, struct lease_reply *r)
+static bool lease_reply_fill(const struct assay_lease *lease, const struct assay_shard_map *map, struct lease_reply *r)
 {
     const struct assay_job_run *run = assay_run_owner(lease->run);
     const struct assay_plan *plan = &run->job->plan;
@@ -45,7 +65,7 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     r->begins = calloc(lease->count, sizeof *r->begins);
     r->ends = calloc(lease->count, sizeof *r->ends);
     r->ids = malloc(ids * sizeof *r->ids);
-    if (!r->keys || !r->tokens || !r->begins || !r->ends || !r->ids)
+    if (!r->keys || !r->tokens || !r->begins || !r->ends || !r->ids || !fill_shards(map, r))
         return false;
     size_t at = 0;
     for (size_t i = 0; i < lease->count; i++) {
@@ -64,13 +84,11 @@ static bool lease_reply_fill(const struct assay_lease *lease, const char *evalua
     r->ids_tensor.dtype = ASSAY__V1__DTYPE__DTYPE_I32;
     r->ids_tensor.n_shape = 1;
     r->ids_tensor.shape = r->shape;
-    snprintf(r->evaluator, sizeof r->evaluator, "%s", evaluator);
     Assay__V1__LeaseReply *message = &r->message;
     message->has_lease_id = message->has_lease_ms = true;
     message->lease_id = lease->id;
     message->lease_ms = (uint64_t)lease->lease_ms;
     message->variant = &r->variant.variant;
-    message->evaluator_endpoint = r->evaluator;
     message->n_chunk_keys = message->n_chunk_tokens = message->n_score_begin = message->n_score_end = lease->count;
     message->chunk_keys = r->keys;
     message->chunk_tokens = r->tokens;
@@ -99,8 +117,7 @@ static void note_loaded(struct assay_service *service, const Assay__V1__LeaseReq
 static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *request, struct lease_reply *r)
 {
     const struct assay_service *service = assay_registry_find(&c->registry, request->service_id);
-    const struct assay_service *evaluator = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR);
-    if (!service || !evaluator || service->health != ASSAY_HEALTH_ALIVE)
+    if (!service || assay_shard_map_owners(&c->shards.map) == 0 || service->health != ASSAY_HEALTH_ALIVE)
         return false;
     char bound[ASSAY_QUEUE_BYTES_MAX];
     struct assay_ask ask = {.service_id = service->id,
@@ -123,7 +140,7 @@ static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *re
             assay_log(ASSAY_LOG_ERROR, "cannot lend chunks reason=\"%s\"", err.text);
         return false;
     }
-    bool filled = lease_reply_fill(&lease, evaluator->endpoint, r);
+    bool filled = lease_reply_fill(&lease, &c->shards.map, r);
     if (!filled)
         assay_scheduler_return(c->scheduler, service->id, lease.id, false, "");
     return filled;

@@ -5,79 +5,10 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/wire/shard_message.h"
 #include "proto/metric.pb-c.h"
-#include "proto/record.pb-c.h"
 
-enum { METHOD_HAVE = 1, METHOD_SCORE = 0 };
-
-/* Keys in one Have call: 640 kB. */
-#define HAVE_KEYS_MAX 20000
-
-static enum assay_status take_have(const Assay__V1__HaveRecordsReply *reply, size_t first, size_t count,
-                                   struct assay_have *have, struct assay_err *err)
-{
-    if (reply->have.len != count)
-        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator answered for %zu of %zu chunks", reply->have.len,
-                             count);
-    const char *numerics = reply->numerics_id ? reply->numerics_id : "";
-    bool same = have->numerics[0] == '\0' || strcmp(have->numerics, numerics) == 0;
-    if (same && numerics[0])
-        strncpy(have->numerics, numerics, sizeof have->numerics - 1);
-    for (size_t i = 0; i < count; i++)
-        have->bits[first + i] = same && reply->have.data[i];
-    return ASSAY_OK;
-}
-
-void assay_have_release(struct assay_have *have)
-{
-    free(have->bits);
-    *have = (struct assay_have){0};
-}
-
-static enum assay_status ask_have(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
-                                  struct assay_have *have, struct assay_err *err)
-{
-    enum { DEADLINE_MS = 30000 };
-    assay_auto(assay_free_ptr) ProtobufCBinaryData *keys = malloc(HAVE_KEYS_MAX * sizeof *keys);
-    if (!keys)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %d chunk keys", HAVE_KEYS_MAX);
-    enum assay_status status = ASSAY_OK;
-    for (size_t first = 0; first < plan->run_count && status == ASSAY_OK; first += HAVE_KEYS_MAX) {
-        size_t count = ASSAY_MIN(plan->run_count - first, (size_t)HAVE_KEYS_MAX);
-        for (size_t i = 0; i < count; i++)
-            keys[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, plan->run_keys[first + i].digest.bytes};
-        Assay__V1__HaveRecordsRequest request = ASSAY__V1__HAVE_RECORDS_REQUEST__INIT;
-        request.has_variant_id = true;
-        request.variant_id =
-            (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->variants[index].id.digest.bytes};
-        request.has_record_dtype = true;
-        request.record_dtype = plan->record_dtype;
-        request.chunk_keys = keys;
-        request.n_chunk_keys = count;
-        struct assay_reply *reply = NULL;
-        const struct assay_call_options options = {.deadline_ms = DEADLINE_MS};
-        status = assay_call_unary(evaluator, &assay__v1__records__descriptor, METHOD_HAVE, &request.base, &options,
-                                  &reply, err);
-        if (status == ASSAY_OK)
-            status = take_have(assay_reply_message(reply), first, count, have, err);
-        assay_reply_free(reply);
-    }
-    return status;
-}
-
-enum assay_status assay_have_ask(struct assay_client *evaluator, const struct assay_plan *plan, size_t index,
-                                 struct assay_have *ret, struct assay_err *err)
-{
-    struct assay_have have = {.bits = calloc(plan->run_count, 1)};
-    if (!have.bits)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu chunks", plan->run_count);
-    enum assay_status status = ask_have(evaluator, plan, index, &have, err);
-    if (status == ASSAY_OK)
-        *ret = have;
-    else
-        assay_have_release(&have);
-    return status;
-}
+enum { METHOD_SCORE = 0 };
 
 /* Locked. */
 static void note_lookups(const struct assay_job *job, const struct assay_run *run)
@@ -117,6 +48,7 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
             note_lookups(job, run->run);
     }
     if (status == ASSAY_OK) {
+        run->epoch = have->epoch;
         assay_job_note_run(run);
         assay_coordinator_changed(c);
     }
@@ -126,17 +58,13 @@ static enum assay_status add_run(struct assay_job *job, size_t index, const stru
 
 static enum assay_status run_once(struct assay_job *job, size_t index, struct assay_err *err)
 {
-    char endpoint[256];
-    struct assay_client *evaluator = NULL;
     struct assay_have have = {0};
-    enum assay_status status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
+    assay_auto(assay_free_ptr) struct assay_shard_map *map = NULL;
+    enum assay_status status = assay_driver_wait_shards(job, &map, err);
     if (status == ASSAY_OK)
-        status = assay_client_new(job->coordinator->loop, endpoint, &evaluator, err);
-    if (status == ASSAY_OK)
-        status = assay_have_ask(evaluator, &job->plan, index, &have, err);
+        status = assay_have_ask(job->coordinator->loop, map, &job->plan, index, &have, err);
     if (status == ASSAY_OK)
         status = add_run(job, index, &have, err);
-    assay_client_free(evaluator);
     assay_have_release(&have);
     return status;
 }
@@ -167,6 +95,9 @@ struct score_request {
     Assay__V1__Variant **variant_pointers;
     ProtobufCBinaryData *keys;
     uint32_t *tokens, *begins, *ends;
+    struct assay_shard_message *shards;
+    char (*numerics)[sizeof((struct assay_have *)0)->numerics];
+    char **numerics_pointers;
 };
 
 static void score_request_release(struct score_request *r)
@@ -177,9 +108,27 @@ static void score_request_release(struct score_request *r)
     free(r->tokens);
     free(r->begins);
     free(r->ends);
+    free(r->shards);
+    free(r->numerics);
+    free(r->numerics_pointers);
 }
 
-static bool score_request_fill(const struct assay_job *job, struct score_request *r)
+/* Evaluators choose among sets of records for their share only; several must choose alike. */
+static void fill_numerics(const struct assay_job *job, struct score_request *r)
+{
+    size_t count = job->plan.variants_count;
+    pthread_mutex_lock(&job->coordinator->lock);
+    for (size_t i = 0; i < count; i++) {
+        const struct assay_run *run = job->runs[job->plan.variants[i].same_as].run;
+        strncpy(r->numerics[i], run ? assay_run_numerics(run) : "", sizeof r->numerics[i] - 1);
+        r->numerics_pointers[i] = r->numerics[i];
+    }
+    pthread_mutex_unlock(&job->coordinator->lock);
+    r->request.n_numerics_ids = count;
+    r->request.numerics_ids = r->numerics_pointers;
+}
+
+static bool score_request_fill(const struct assay_job *job, const struct assay_shard_map *map, struct score_request *r)
 {
     const struct assay_plan *plan = &job->plan;
     size_t n = plan->chunks.count;
@@ -188,10 +137,17 @@ static bool score_request_fill(const struct assay_job *job, struct score_request
                                 .keys = calloc(n, sizeof *r->keys),
                                 .tokens = calloc(n, sizeof *r->tokens),
                                 .begins = calloc(n, sizeof *r->begins),
-                                .ends = calloc(n, sizeof *r->ends)};
+                                .ends = calloc(n, sizeof *r->ends),
+                                .shards = assay_shard_message_new(map),
+                                .numerics = calloc(plan->variants_count, sizeof *r->numerics),
+                                .numerics_pointers = calloc(plan->variants_count, sizeof *r->numerics_pointers)};
     assay__v1__score_request__init(&r->request);
-    if (!r->variants || !r->variant_pointers || !r->keys || !r->tokens || !r->begins || !r->ends)
+    if (!r->variants || !r->variant_pointers || !r->keys || !r->tokens || !r->begins || !r->ends || !r->shards ||
+        !r->numerics || !r->numerics_pointers)
         return false;
+    r->request.shard_map = &r->shards->message;
+    if (assay_shard_map_owners(map) > 1)
+        fill_numerics(job, r);
     for (size_t i = 0; i < plan->variants_count; i++) {
         assay_variant_message_fill(plan, &plan->variants[i], &r->variants[i]);
         r->variant_pointers[i] = &r->variants[i].variant;
@@ -319,20 +275,35 @@ static enum assay_status follow(struct assay_job *job, struct assay_stream *stre
     }
 }
 
-static enum assay_status score_once(struct assay_job *job, struct assay_err *err)
+/* What was there when the evaluators were others may have gone with one of them. */
+static enum assay_status refresh_runs(struct assay_job *job, const struct assay_shard_map *map, struct assay_err *err)
 {
-    char endpoint[256];
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < job->plan.variants_count && status == ASSAY_OK; i++)
+        if (job->plan.variants[i].same_as == i && job->runs[i].epoch != map->epoch)
+            status = assay_step_run(job, i, err);
+    return status;
+}
+
+/* The evaluator that merges what the others find; jobs are spread as chunks are. */
+static const char *leader_of(const struct assay_job *job, const struct assay_shard_map *map)
+{
+    struct assay_chunk_key key = {0};
+    memcpy(key.digest.bytes, job->record->job_id.data, ASSAY_MIN(job->record->job_id.len, sizeof key.digest.bytes));
+    return map->shards[assay_shard_map_owner(map, &key)].endpoint;
+}
+
+static enum assay_status score_with(struct assay_job *job, const struct assay_shard_map *map, struct assay_err *err)
+{
     struct assay_client *client = NULL;
     struct assay_stream *stream = NULL;
     struct score_request request;
-    enum assay_status status = assay_driver_wait_service(job, ASSAY_SERVICE_EVALUATOR, endpoint, err);
-    if (status != ASSAY_OK)
-        return status;
-    if (!score_request_fill(job, &request))
+    enum assay_status status = ASSAY_OK;
+    if (!score_request_fill(job, map, &request))
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a request of %zu chunks",
                                job->plan.chunks.count);
     if (status == ASSAY_OK)
-        status = assay_client_new(job->coordinator->loop, endpoint, &client, err);
+        status = assay_client_new(job->coordinator->loop, leader_of(job, map), &client, err);
     if (status == ASSAY_OK) {
         const struct assay_attachment ids = {.data = job->plan.chunks.ids,
                                              .bytes = request.ids_shape[0] * sizeof(int32_t)};
@@ -346,6 +317,15 @@ static enum assay_status score_once(struct assay_job *job, struct assay_err *err
     assay_client_free(client);
     score_request_release(&request);
     return status;
+}
+
+static enum assay_status score_once(struct assay_job *job, struct assay_err *err)
+{
+    assay_auto(assay_free_ptr) struct assay_shard_map *map = NULL;
+    enum assay_status status = assay_driver_wait_shards(job, &map, err);
+    if (status == ASSAY_OK)
+        status = refresh_runs(job, map, err);
+    return status == ASSAY_OK ? score_with(job, map, err) : status;
 }
 
 enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err)

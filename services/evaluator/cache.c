@@ -47,20 +47,21 @@ static bool note_origin(void *arg, const void *key, size_t key_bytes, const void
     struct listing *listing = arg;
     struct record_origin origin;
     struct assay_cache_entry wanted = {.numerics = 0};
-    if (key_bytes <= ASSAY_DIGEST_BYTES || value_bytes != sizeof origin)
+    if (key_bytes < ASSAY_DIGEST_BYTES || value_bytes != sizeof origin)
         return true;
     const char *name = (const char *)key + ASSAY_DIGEST_BYTES;
     size_t name_len = key_bytes - ASSAY_DIGEST_BYTES;
     memcpy(wanted.key.digest.bytes, key, ASSAY_DIGEST_BYTES);
     memcpy(&origin, value, sizeof origin);
-    for (uint32_t i = 1; i < assay_index_numerics_count(listing->records->index); i++) {
+    for (uint32_t i = ASSAY_NUMERICS_NONE; i < assay_index_numerics_count(listing->records->index); i++) {
         const char *known = assay_index_name(listing->records->index, i);
         if (strlen(known) != name_len || memcmp(known, name, name_len) != 0)
             continue;
         wanted.numerics = i;
         struct assay_cache_entry *found = bsearch(&wanted, listing->entries, listing->count, sizeof wanted, by_key);
         if (found) {
-            found->known = true;
+            found->known = i != ASSAY_NUMERICS_NONE;
+            found->placed = true;
             found->variant.digest = origin.variant;
             found->chunk.digest = origin.chunk;
             found->dtype = origin.dtype;

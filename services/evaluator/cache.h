@@ -9,6 +9,7 @@ struct assay_cache_entry {
     struct assay_record_key key;
     uint32_t numerics;
     bool known;  /* variant, chunk and dtype are: records of earlier versions and samples do not say */
+    bool placed; /* chunk is; samples of earlier versions do not say */
     bool pinned; /* a running job needs it */
     struct assay_variant_id variant;
     struct assay_chunk_key chunk;

@@ -22,6 +22,7 @@ struct source {
     uint8_t *covered; /* by chunk: some set has it, and it was not asked for again since */
     size_t covered_count;
     unsigned rounds;
+    bool wanted; /* the chosen set is the caller's choice */
 };
 
 struct assay_join {
@@ -155,6 +156,15 @@ enum assay_status assay_join_arrived(struct assay_join *join, size_t chunk, size
     return ASSAY_OK;
 }
 
+enum assay_status assay_join_want(struct assay_join *join, size_t source_index, uint32_t numerics,
+                                  struct assay_err *err)
+{
+    struct source *source = &join->sources[source_index];
+    enum assay_status status = find_set(join, source, numerics, &source->chosen, err);
+    source->wanted = status == ASSAY_OK;
+    return status;
+}
+
 /* Counts anew who is present where, and puts chunks back to where that says. */
 static void recount(struct assay_join *join)
 {
@@ -176,7 +186,8 @@ void assay_join_start(struct assay_join *join)
     for (size_t i = 0; i < join->sources_count; i++) {
         struct source *source = &join->sources[i];
         for (uint32_t s = 0; s < source->sets_count; s++)
-            if (source->chosen == NO_SET || source->sets[s].count > source->sets[source->chosen].count)
+            if (source->chosen == NO_SET ||
+                (!source->wanted && source->sets[s].count > source->sets[source->chosen].count))
                 source->chosen = s;
         source->arrived = NO_SET;
     }
@@ -286,8 +297,11 @@ enum assay_status assay_join_settle(struct assay_join *join, bool *changed, stru
         if (source->covered_count < join->chunks || source->chosen == NO_SET ||
             source->sets[source->chosen].count == join->chunks)
             continue;
-        uint32_t before = source->chosen, whole = whole_set(join, source);
-        source->chosen = whole != NO_SET ? whole : source->arrived != NO_SET ? source->arrived : before;
+        uint32_t before = source->chosen, whole = source->wanted ? NO_SET : whole_set(join, source);
+        source->chosen = source->wanted              ? before
+                         : whole != NO_SET           ? whole
+                         : source->arrived != NO_SET ? source->arrived
+                                                     : before;
         any = any || source->chosen != before;
         enum assay_status status = whole == NO_SET ? run_rest_again(join, i, err) : ASSAY_OK;
         if (status != ASSAY_OK)

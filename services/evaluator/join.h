@@ -33,6 +33,9 @@ void assay_join_free(struct assay_join *join); /* NULL is fine */
  * or memory. */
 enum assay_status assay_join_arrived(struct assay_join *join, size_t chunk, size_t source, uint32_t numerics,
                                      struct assay_err *err) ASSAY_MUST_USE;
+/* Before the start: the set of this numerics id is chosen for the source, whatever arrives, and stays so. */
+enum assay_status assay_join_want(struct assay_join *join, size_t source, uint32_t numerics,
+                                  struct assay_err *err) ASSAY_MUST_USE;
 /* What was in the store has arrived: chooses, and from now on the first id wins. */
 void assay_join_start(struct assay_join *join);
 

@@ -149,13 +149,8 @@ enum assay_status assay_record_check(const struct assay_record *record, struct a
     return ASSAY_OK;
 }
 
-struct record_ref {
-    struct assay_record_key key;
-    uint32_t numerics;
-};
-
 /* A record's bytes as they stand in the store. */
-static enum assay_status encode(const struct assay_record *record, const struct record_ref *ref, struct room_value *ret,
+static enum assay_status encode(const struct assay_record *record, const struct room_ref *ref, struct room_value *ret,
                                 struct assay_err *err)
 {
     struct record_head head = {.magic = RECORD_MAGIC,
@@ -180,8 +175,7 @@ static enum assay_status encode(const struct assay_record *record, const struct 
     return ASSAY_OK;
 }
 
-/* Also for records that were there already: a job may wait for a sign of any. */
-static void notify(struct assay_records *records, const struct record_ref *refs, size_t count)
+void records_notify(struct assay_records *records, const struct room_ref *refs, size_t count)
 {
     pthread_mutex_lock(&records->watch_lock);
     for (struct assay_records_watch *watch = records->watches; watch; watch = watch->next)
@@ -190,7 +184,7 @@ static void notify(struct assay_records *records, const struct record_ref *refs,
     pthread_mutex_unlock(&records->watch_lock);
 }
 
-static bool in_refs(const struct record_ref *refs, size_t count, const struct record_ref *wanted)
+static bool in_refs(const struct room_ref *refs, size_t count, const struct room_ref *wanted)
 {
     for (size_t i = 0; i < count; i++)
         if (refs[i].numerics == wanted->numerics && assay_digest_equal(&refs[i].key.digest, &wanted->key.digest))
@@ -200,7 +194,7 @@ static bool in_refs(const struct record_ref *refs, size_t count, const struct re
 
 /* Names all records and encodes those that are new. */
 static enum assay_status encode_new(struct assay_records *records, const struct assay_record *put, size_t count,
-                                    struct record_ref *refs, struct room_value *values, size_t *values_count,
+                                    struct room_ref *refs, struct room_value *values, size_t *values_count,
                                     struct assay_err *err)
 {
     enum assay_status status = ASSAY_OK;
@@ -223,7 +217,7 @@ enum assay_status assay_records_put(struct assay_records *records, const struct 
 {
     size_t values_count = 0;
     struct room_value *values = calloc(count + 1, sizeof *values);
-    struct record_ref *refs = calloc(count + 1, sizeof *refs);
+    struct room_ref *refs = calloc(count + 1, sizeof *refs);
     enum assay_status status = ASSAY_OK;
     if (!values || !refs)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu records", count);
@@ -234,7 +228,7 @@ enum assay_status assay_records_put(struct assay_records *records, const struct 
         status = room_write(records, values, values_count, err);
     pthread_mutex_unlock(&records->write_lock);
     if (status == ASSAY_OK)
-        notify(records, refs, count);
+        records_notify(records, refs, count);
     for (size_t i = 0; i < values_count; i++)
         free(values[i].bytes);
     free(values);
@@ -265,9 +259,31 @@ static uint32_t most_complete(const struct assay_index *index, const uint32_t *c
     return best;
 }
 
-enum assay_status assay_records_have(struct assay_records *records, const struct assay_variant_id *variant,
-                                     enum assay_record_dtype dtype, const struct assay_chunk_key *chunks, size_t count,
-                                     uint8_t *have, char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err)
+static void list_sets(const struct assay_index *index, const uint32_t *counts, struct assay_record_sets *sets)
+{
+    sets->count = 0;
+    for (uint32_t i = 1; i < assay_index_numerics_count(index) && sets->count < ASSAY_RECORD_SETS_MAX; i++) {
+        if (counts[i] == 0)
+            continue;
+        sets->names[sets->count] = assay_index_name(index, i);
+        sets->counts[sets->count++] = counts[i];
+    }
+}
+
+/* A name that no record has: ASSAY_NUMERICS_NONE. */
+static uint32_t find_numerics(const struct assay_index *index, const char *name)
+{
+    for (uint32_t i = 1; i < assay_index_numerics_count(index); i++)
+        if (strcmp(assay_index_name(index, i), name) == 0)
+            return i;
+    return ASSAY_NUMERICS_NONE;
+}
+
+enum assay_status assay_records_have_set(struct assay_records *records, const struct assay_variant_id *variant,
+                                         enum assay_record_dtype dtype, const struct assay_chunk_key *chunks,
+                                         size_t count, const char *wanted, uint8_t *have,
+                                         char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_record_sets *sets,
+                                         struct assay_err *err)
 {
     uint32_t counts[ASSAY_NUMERICS_COUNT_MAX + 1] = {0};
     struct tally tally = {counts};
@@ -279,13 +295,22 @@ enum assay_status assay_records_have(struct assay_records *records, const struct
     pthread_mutex_lock(&records->lock);
     for (size_t i = 0; i < count; i++)
         assay_index_each(records->index, &keys[i], count_numerics, &tally);
-    uint32_t best = most_complete(records->index, counts);
+    uint32_t best = wanted && wanted[0] ? find_numerics(records->index, wanted) : most_complete(records->index, counts);
     strcpy(numerics, assay_index_name(records->index, best));
     for (size_t i = 0; i < count; i++)
         have[i] = best != ASSAY_NUMERICS_NONE && assay_index_has(records->index, &keys[i], best);
+    if (sets)
+        list_sets(records->index, counts, sets);
     pthread_mutex_unlock(&records->lock);
     free(keys);
     return ASSAY_OK;
+}
+
+enum assay_status assay_records_have(struct assay_records *records, const struct assay_variant_id *variant,
+                                     enum assay_record_dtype dtype, const struct assay_chunk_key *chunks, size_t count,
+                                     uint8_t *have, char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_err *err)
+{
+    return assay_records_have_set(records, variant, dtype, chunks, count, NULL, have, numerics, NULL, err);
 }
 
 void assay_records_each(struct assay_records *records, const struct assay_record_key *key, assay_index_fn fn, void *arg)
@@ -293,6 +318,15 @@ void assay_records_each(struct assay_records *records, const struct assay_record
     pthread_mutex_lock(&records->lock);
     assay_index_each(records->index, key, fn, arg);
     pthread_mutex_unlock(&records->lock);
+}
+
+enum assay_status assay_records_numerics_number(struct assay_records *records, const char *name, uint32_t *ret,
+                                                struct assay_err *err)
+{
+    pthread_mutex_lock(&records->lock);
+    enum assay_status status = assay_index_intern(records->index, name, ret, err);
+    pthread_mutex_unlock(&records->lock);
+    return status;
 }
 
 const char *assay_records_numerics(struct assay_records *records, uint32_t numerics)
@@ -408,7 +442,8 @@ enum assay_status assay_blobs_put(struct assay_records *records, const struct as
                                         .key = blobs[i].key,
                                         .numerics = ASSAY_NUMERICS_NONE,
                                         .bytes = (void *)blobs[i].bytes,
-                                        .len = blobs[i].len};
+                                        .len = blobs[i].len,
+                                        .origin = {.chunk = blobs[i].chunk.digest}};
     pthread_mutex_lock(&records->write_lock);
     enum assay_status status = room_write(records, values, count, err);
     pthread_mutex_unlock(&records->write_lock);

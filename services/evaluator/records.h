@@ -56,9 +56,25 @@ enum assay_status assay_records_have(struct assay_records *records, const struct
                                      enum assay_record_dtype dtype, const struct assay_chunk_key *chunks, size_t count,
                                      uint8_t *have, char numerics[ASSAY_NUMERICS_BYTES_MAX + 1],
                                      struct assay_err *err) ASSAY_MUST_USE;
+
+/* The same with the set of `wanted` (NULL or "": the most complete one), and all sets that have any of the chunks. */
+#define ASSAY_RECORD_SETS_MAX 32
+struct assay_record_sets {
+    size_t count;                             /* those beyond the ceiling are left out */
+    const char *names[ASSAY_RECORD_SETS_MAX]; /* valid as long as the records */
+    uint64_t counts[ASSAY_RECORD_SETS_MAX];
+};
+enum assay_status assay_records_have_set(struct assay_records *records, const struct assay_variant_id *variant,
+                                         enum assay_record_dtype dtype, const struct assay_chunk_key *chunks,
+                                         size_t count, const char *wanted, uint8_t *have,
+                                         char numerics[ASSAY_NUMERICS_BYTES_MAX + 1], struct assay_record_sets *sets,
+                                         struct assay_err *err) ASSAY_MUST_USE;
 /* fn for each numerics that has a record under the key. fn must not call the records. */
 void assay_records_each(struct assay_records *records, const struct assay_record_key *key, assay_index_fn fn,
                         void *arg);
+/* The number of a name, new or known. INVALID_ARGUMENT: it is no name. RESOURCE_EXHAUSTED: too many. */
+enum assay_status assay_records_numerics_number(struct assay_records *records, const char *name, uint32_t *ret,
+                                                struct assay_err *err) ASSAY_MUST_USE;
 /* The name of a numerics number: valid as long as the records. */
 const char *assay_records_numerics(struct assay_records *records, uint32_t numerics);
 
@@ -96,6 +112,7 @@ struct assay_blob {
     struct assay_record_key key;
     const void *bytes;
     size_t len;
+    struct assay_chunk_key chunk; /* that it was made of */
 };
 enum assay_status assay_blobs_put(struct assay_records *records, const struct assay_blob *blobs, size_t count,
                                   struct assay_err *err) ASSAY_MUST_USE;

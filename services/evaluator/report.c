@@ -3,6 +3,11 @@
 #include <math.h>
 #include <stdlib.h>
 
+#include "services/evaluator/samples.h"
+
+/* Of one attachment. */
+#define SAMPLES_BYTES_MAX ((size_t)64 << 20)
+
 /* A score with everything that it points to. */
 struct score_message {
     Assay__V1__VariantScore score;
@@ -76,6 +81,8 @@ static void fill_score(struct score_message *message, const struct assay_score_r
     score->numerics_id = (char *)result->numerics;
     score->has_record_dtype = true;
     score->record_dtype = result->dtype == ASSAY_RECORD_F16 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
+    if (result->is_share)
+        return;
     fill_estimate(&message->perplexity, &result->pair.perplexity);
     fill_estimate(&message->mean_nll, &result->pair.mean_nll);
     score->perplexity = &message->perplexity;
@@ -94,6 +101,47 @@ static void fill_score(struct score_message *message, const struct assay_score_r
     score->chunk_kl_nats = (double *)result->chunk_kl;
     if (result->dtype == ASSAY_RECORD_F16)
         fill_f16_error(score, &result->f16_error);
+}
+
+/* Figures of a chunk by position: an attachment holds the pairs that fit one message part. */
+enum assay_status assay_report_samples(const struct assay_score_samples *samples, struct assay_call *call,
+                                       struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    size_t most = ASSAY_MAX(SAMPLES_BYTES_MAX / (samples->rows * sizeof *samples->positions), (size_t)1);
+    for (size_t done = 0, pairs; done < samples->pairs && status == ASSAY_OK; done += pairs) {
+        Assay__V1__ScoreReply reply = ASSAY__V1__SCORE_REPLY__INIT;
+        Assay__V1__ChunkSamples message = ASSAY__V1__CHUNK_SAMPLES__INIT, *list[] = {&message};
+        Assay__V1__Tensor tensor = ASSAY__V1__TENSOR__INIT;
+        struct assay_attachment attachment = {.release = assay_attachment_free};
+        void *bytes = NULL;
+        uint64_t shape[1];
+        pairs = ASSAY_MIN(samples->pairs - done, most);
+        status = assay_sample_encode(samples->positions + done * samples->rows, pairs * samples->rows, &bytes,
+                                     &attachment.bytes, err);
+        if (status != ASSAY_OK)
+            return status;
+        attachment.data = bytes;
+        shape[0] = attachment.bytes;
+        tensor.has_dtype = tensor.has_attachment = true;
+        tensor.dtype = ASSAY__V1__DTYPE__DTYPE_U8;
+        tensor.n_shape = 1;
+        tensor.shape = shape;
+        message.has_chunk_key = message.has_first_pair = message.has_pairs = true;
+        message.chunk_key = digest_bytes(&samples->chunk.digest);
+        message.first_pair = (uint32_t)(samples->first_pair + done);
+        message.pairs = (uint32_t)pairs;
+        message.has_cached = message.has_from_f32 = true;
+        message.cached = samples->cached;
+        message.from_f32 = samples->from_f32;
+        message.samples = &tensor;
+        reply.n_samples = 1;
+        reply.samples = list;
+        status = assay_call_send(call, &reply.base, &attachment, 1);
+        if (status != ASSAY_OK)
+            assay_err_set(err, status, "the client of a Score call is gone");
+    }
+    return status;
 }
 
 struct buffers {

@@ -227,14 +227,13 @@ static enum assay_status choose_victims(struct assay_records *records, uint64_t 
     return ASSAY_OK;
 }
 
-/* Up to three rows. `lock` is held. */
+/* Three rows. `lock` is held. */
 static void batch_drop(const struct assay_records *records, struct batch *batch, const struct assay_index_entry *entry)
 {
     struct room_key key = key_of(records, &entry->key, entry->numerics);
     batch_add(batch, room_table_of(entry->numerics), &key, NULL, 0);
     batch_add(batch, ROOM_USED, &key, NULL, 0);
-    if (entry->numerics != ASSAY_NUMERICS_NONE)
-        batch_add(batch, ROOM_ORIGINS, &key, NULL, 0);
+    batch_add(batch, ROOM_ORIGINS, &key, NULL, 0);
 }
 
 static enum assay_status fill_batch(struct assay_records *records, const struct room_value *values, size_t count,
@@ -248,8 +247,7 @@ static enum assay_status fill_batch(struct assay_records *records, const struct 
         struct room_key key = key_of(records, &values[i].key, values[i].numerics);
         batch_add(batch, values[i].table, &key, values[i].bytes, values[i].len);
         batch_add(batch, ROOM_USED, &key, &batch->now_us, sizeof batch->now_us);
-        if (values[i].numerics != ASSAY_NUMERICS_NONE)
-            batch_add(batch, ROOM_ORIGINS, &key, &values[i].origin, sizeof values[i].origin);
+        batch_add(batch, ROOM_ORIGINS, &key, &values[i].origin, sizeof values[i].origin);
     }
     return ASSAY_OK;
 }

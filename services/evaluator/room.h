@@ -36,7 +36,7 @@ struct record_head {
 };
 static_assert(sizeof(struct record_head) == 96, "as on disk");
 
-/* What is listed without reading the record. Written and dropped with it. */
+/* What is listed without reading the value. Written and dropped with it. */
 struct record_origin {
     struct assay_digest variant, chunk;
     uint32_t dtype; /* enum assay_record_dtype */
@@ -50,8 +50,18 @@ struct room_value {
     uint32_t numerics;
     void *bytes;
     size_t len;
-    struct record_origin origin; /* records only */
+    struct record_origin origin; /* a sample's has the chunk only */
 };
+
+/* Where a record stands. */
+struct room_ref {
+    struct assay_record_key key;
+    uint32_t numerics;
+};
+
+/* Tells the watches of records that were put, also of those that were there already: a job may wait for a sign of any.
+ * After the commit; no lock is held. */
+void records_notify(struct assay_records *records, const struct room_ref *refs, size_t count);
 
 /* False: the value is not a record. */
 bool room_record_head(const void *value, size_t bytes, struct record_head *ret);

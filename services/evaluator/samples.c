@@ -51,6 +51,14 @@ enum assay_status assay_sample_encode(const struct assay_position *positions, si
     return ASSAY_OK;
 }
 
+bool assay_sample_rows(size_t len, size_t *ret)
+{
+    if (len < sizeof(struct sample_head) || (len - sizeof(struct sample_head)) % sizeof(struct sample_row) != 0)
+        return false;
+    *ret = (len - sizeof(struct sample_head)) / sizeof(struct sample_row);
+    return true;
+}
+
 bool assay_sample_decode(const void *bytes, size_t len, struct assay_position *positions, size_t rows)
 {
     struct sample_head head;

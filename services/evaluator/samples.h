@@ -14,5 +14,7 @@ struct assay_record_key assay_sample_key_of(const struct assay_record_key *refer
 /* Rows of assay_score as bytes (malloc; caller frees). RESOURCE_EXHAUSTED: out of memory. */
 enum assay_status assay_sample_encode(const struct assay_position *positions, size_t rows, void **ret, size_t *ret_len,
                                       struct assay_err *err) ASSAY_MUST_USE;
+/* How many rows so many bytes are. False: they are no sample. */
+bool assay_sample_rows(size_t len, size_t *ret);
 /* Fills positions[rows]. False when the bytes are not a sample of that many rows: as good as absent. */
 bool assay_sample_decode(const void *bytes, size_t len, struct assay_position *positions, size_t rows);

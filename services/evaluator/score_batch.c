@@ -89,6 +89,7 @@ static enum assay_status keep_samples(struct score_job *job, const struct work *
         if (status != ASSAY_OK)
             break;
         blobs[blobs_count].key = sample_key(job, work->unique, pair);
+        blobs[blobs_count].chunk = job->plan.unique_keys[work->unique];
         blobs[blobs_count++].bytes = bytes;
     }
     struct assay_err why = ASSAY_ERR_INIT;
@@ -289,32 +290,31 @@ static enum assay_status score_works(struct score_job *job, struct work *works, 
 
 /* --- the figures of a chunk --- */
 
-static void fill_series(struct score_job *job, const struct work *work)
+static enum assay_status tell_figures(struct score_job *job, const struct work *work, struct assay_err *err)
 {
-    const struct assay_score_plan *plan = &job->plan;
-    for (uint32_t at = plan->unique_first[work->unique]; at != UINT32_MAX; at = plan->occurrence_next[at]) {
-        size_t first = plan->offsets[at];
-        for (size_t pair = 0; pair < plan->pairs_count; pair++) {
-            struct score_series *series = &job->series[pair];
-            for (size_t row = 0; row < work->rows; row++) {
-                const struct assay_position *position = &work->positions[pair * work->rows + row];
-                job->nll_ref[first + row] = position->nll_ref;
-                series->nll_var[first + row] = position->nll_var;
-                series->kl[first + row] = position->kl;
-                series->same_top[first + row] = position->top_ref == position->top_var;
-            }
-        }
-    }
+    const struct assay_score_samples samples = {job->plan.unique_keys[work->unique],
+                                                work->rows,
+                                                0,
+                                                job->plan.pairs_count,
+                                                work->positions,
+                                                work->missing == 0,
+                                                false};
+    if (job->sink->samples)
+        return job->sink->samples(job->sink->arg, &samples, err);
+    score_figures_fill(&job->figures, &job->plan, work->unique, 0, job->plan.pairs_count, work->positions);
+    return ASSAY_OK;
 }
 
-static void finish(struct score_job *job, const struct work *work)
+static enum assay_status finish(struct score_job *job, const struct work *work, struct assay_err *err)
 {
     if (!work->ready) {
         assay_join_returned(job->join, work->unique);
-        return;
+        return ASSAY_OK;
     }
     uint32_t occurrences = job->plan.unique_occurrences[work->unique];
-    fill_series(job, work);
+    enum assay_status status = tell_figures(job, work, err);
+    if (status != ASSAY_OK)
+        return status;
     assay_join_scored(job->join, work->unique);
     job->chunks_done += occurrences;
     job->chunks_cached += work->missing == 0 ? occurrences : 0;
@@ -325,6 +325,7 @@ static void finish(struct score_job *job, const struct work *work)
             assay_records_unpin(job->deps->records, &job->plan.record_keys[number]);
         job->pinned[number] = 0;
     }
+    return ASSAY_OK;
 }
 
 enum assay_status score_batch(struct score_job *job, const uint32_t *uniques, size_t count, struct assay_err *err)
@@ -344,7 +345,7 @@ enum assay_status score_batch(struct score_job *job, const uint32_t *uniques, si
         status = keep_samples(job, works, count, err);
     for (size_t i = 0; i < count; i++) {
         if (status == ASSAY_OK)
-            finish(job, &works[i]);
+            status = finish(job, &works[i], err);
         release_work(job, &works[i]);
     }
     return status;

@@ -5,16 +5,10 @@
 
 #include "common/nn/scoring.h"
 #include "services/evaluator/samples.h"
-#include "services/evaluator/score_job.h"
+#include "services/evaluator/score_figures.h"
 
 struct score_arrival {
     uint32_t unique, source, numerics;
-};
-
-/* Figures by position, for one pair; positions of occurrences in order. */
-struct score_series {
-    double *nll_var, *kl;
-    uint8_t *same_top;
 };
 
 struct score_job {
@@ -25,10 +19,9 @@ struct score_job {
     const struct assay_head **heads; /* by source; NULL until it is needed */
     uint8_t *wrong;                  /* by record: how often it was */
     uint8_t *pinned;                 /* by record */
-    double *nll_ref;
-    struct score_series *series;   /* by pair */
-    enum assay_record_dtype dtype; /* of the records */
-    size_t batch;                  /* chunks of the next call */
+    struct score_figures figures;    /* not of a share */
+    enum assay_record_dtype dtype;   /* of the records */
+    size_t batch;                    /* chunks of the next call */
     uint64_t chunks_done, chunks_cached, tokens_scored, compute_us;
     bool warned; /* that samples could not be kept */
     bool news;   /* since the last message */
@@ -51,10 +44,10 @@ static inline const struct assay_record_key *score_record_key(const struct score
 /* Loads the head of a source unless it is there. */
 enum assay_status score_need_head(struct score_job *job, uint32_t source, struct assay_err *err) ASSAY_MUST_USE;
 
-/* What records of f16 changed in the KL of a pair, position by position, on chunks that have records of f32, too: at
- * most 16 of them. n is 0 when there is none. After all chunks were scored. */
-enum assay_status score_dtype_error(struct score_job *job, size_t pair, struct assay_dtype_error *ret,
-                                    struct assay_err *err) ASSAY_MUST_USE;
+/* What records of f16 changed in the KL of a pair, on chunks that have records of f32, too: at most
+ * SCORE_DTYPE_CHUNKS_MAX of them. Of a share: tells their figures. After all chunks were scored. */
+enum assay_status score_dtype_measure(struct score_job *job, size_t pair, struct assay_dtype_error *ret,
+                                      struct assay_err *err) ASSAY_MUST_USE;
 
 /* Scores chunks that join handed out; each is SCORED or back in join afterwards. */
 enum assay_status score_batch(struct score_job *job, const uint32_t *uniques, size_t count,

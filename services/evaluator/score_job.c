@@ -106,6 +106,22 @@ static enum assay_status look(struct score_job *job, struct assay_err *err)
     return status;
 }
 
+/* The sets that the caller wants, by source. */
+static enum assay_status want_numerics(struct score_job *job, const struct assay_score_spec *spec,
+                                       struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; spec->numerics && i <= spec->variants_count && status == ASSAY_OK; i++) {
+        uint32_t number, source = i == 0 ? 0 : job->plan.pair_sources[i - 1];
+        if (!spec->numerics[i] || !spec->numerics[i][0])
+            continue;
+        status = assay_records_numerics_number(job->deps->records, spec->numerics[i], &number, err);
+        if (status == ASSAY_OK)
+            status = assay_join_want(job->join, source, number, err);
+    }
+    return status;
+}
+
 static enum assay_status allocate(struct score_job *job, struct assay_err *err)
 {
     const struct assay_score_plan *plan = &job->plan;
@@ -113,21 +129,9 @@ static enum assay_status allocate(struct score_job *job, struct assay_err *err)
     job->heads = calloc(plan->sources_count, sizeof *job->heads);
     job->wrong = calloc(records, 1);
     job->pinned = calloc(records, 1);
-    job->nll_ref = calloc(plan->positions, sizeof *job->nll_ref);
-    job->series = calloc(plan->pairs_count, sizeof *job->series);
-    bool made = job->heads && job->wrong && job->pinned && job->nll_ref && job->series;
-    for (size_t i = 0; made && i < plan->pairs_count; i++) {
-        struct score_series *series = &job->series[i];
-        series->nll_var = calloc(plan->positions, sizeof *series->nll_var);
-        series->kl = calloc(plan->positions, sizeof *series->kl);
-        series->same_top = calloc(plan->positions, 1);
-        made = series->nll_var && series->kl && series->same_top;
-    }
-    if (!made)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
-                             "out of memory for the figures of %zu positions and %zu variants", plan->positions,
-                             plan->pairs_count);
-    return ASSAY_OK;
+    if (!job->heads || !job->wrong || !job->pinned)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a job of %zu records", records);
+    return job->sink->samples ? ASSAY_OK : score_figures_init(&job->figures, plan, err);
 }
 
 static void init_job(struct score_job *job, const struct assay_score_deps *deps, const struct assay_score_sink *sink)
@@ -154,13 +158,7 @@ static void release_job(struct score_job *job)
             assay_records_unpin(job->deps->records, &job->plan.record_keys[i]);
     for (size_t i = 0; job->heads && i < job->plan.sources_count; i++)
         assay_heads_put(job->deps->heads, job->heads[i]);
-    for (size_t i = 0; job->series && i < job->plan.pairs_count; i++) {
-        free(job->series[i].nll_var);
-        free(job->series[i].kl);
-        free(job->series[i].same_top);
-    }
-    free(job->series);
-    free(job->nll_ref);
+    score_figures_release(&job->figures);
     free(job->pinned);
     free(job->wrong);
     free(job->heads);
@@ -226,51 +224,59 @@ static enum assay_status send_if_due(struct score_job *job, struct assay_err *er
 
 /* --- the end --- */
 
-static void figure_reference(const struct score_job *job, struct assay_score_result *ret)
+static enum assay_status send_figures(void *arg, const struct assay_score_result *results, size_t count,
+                                      struct assay_err *err)
 {
-    struct assay_clusters chunks = {job->plan.sizes, job->plan.occurrences_count};
-    ret->is_reference = true;
-    ret->variant = job->plan.sources[0].variant;
-    ret->numerics = assay_records_numerics(job->deps->records, assay_join_numerics(job->join, 0));
-    ret->pair.perplexity = assay_stats_perplexity(job->nll_ref, &chunks);
-    ret->pair.mean_nll = assay_stats_clustered_mean(job->nll_ref, &chunks);
+    return send(arg, results, count, err);
 }
 
-static enum assay_status figure_variant(const struct score_job *job, size_t pair, double *chunk_kl,
-                                        struct assay_score_result *ret, struct assay_err *err)
+/* A share names what it scored. */
+static enum assay_status send_share(struct score_job *job, const char *const *numerics, size_t variants_count,
+                                    struct assay_err *err)
 {
-    const struct score_series *at = &job->series[pair];
-    uint32_t source = job->plan.pair_sources[pair];
-    struct assay_pair_series series = {
-        job->nll_ref, at->nll_var, at->kl, at->same_top, {job->plan.sizes, job->plan.occurrences_count}};
-    ret->variant = job->plan.sources[source].variant;
-    ret->numerics = assay_records_numerics(job->deps->records, assay_join_numerics(job->join, source));
-    ret->chunk_kl = chunk_kl;
-    ret->chunks_count = job->plan.occurrences_count;
-    return assay_stats_pair(&series, chunk_kl, &ret->pair, err);
+    struct assay_score_result *results = calloc(variants_count + 1, sizeof *results);
+    if (!results)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the end of a job");
+    for (size_t i = 0; i <= variants_count; i++) {
+        uint32_t source = i == 0 ? 0 : job->plan.pair_sources[i - 1];
+        results[i] = (struct assay_score_result){.variant = job->plan.sources[source].variant,
+                                                 .numerics = numerics[source],
+                                                 .is_reference = i == 0,
+                                                 .is_share = true,
+                                                 .dtype = job->dtype};
+    }
+    enum assay_status status = send(job, results, variants_count + 1, err);
+    free(results);
+    return status;
+}
+
+static enum assay_status end_job(struct score_job *job, const char **numerics, struct assay_dtype_error *errors,
+                                 size_t variants_count, struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < job->plan.sources_count; i++)
+        numerics[i] = assay_records_numerics(job->deps->records, assay_join_numerics(job->join, i));
+    for (size_t i = 0; i < variants_count && job->dtype == ASSAY_RECORD_F16 && status == ASSAY_OK; i++)
+        status = score_dtype_measure(job, i, &errors[i], err);
+    if (status != ASSAY_OK)
+        return status;
+    if (job->sink->samples)
+        return send_share(job, numerics, variants_count, err);
+    const struct score_ending ending = {
+        &job->plan,    &job->figures, numerics, job->dtype, job->dtype == ASSAY_RECORD_F16 ? errors : NULL,
+        variants_count};
+    return score_figures_send(&ending, send_figures, job, err);
 }
 
 static enum assay_status send_results(struct score_job *job, size_t variants_count, struct assay_err *err)
 {
-    struct assay_score_result *results = calloc(variants_count + 1, sizeof *results);
-    double *chunk_kl = calloc(variants_count * job->plan.occurrences_count + 1, sizeof *chunk_kl);
-    enum assay_status status = ASSAY_OK;
-    if (!results || !chunk_kl)
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the figures of %zu variants",
-                               variants_count);
-    else
-        figure_reference(job, &results[0]);
-    for (size_t i = 0; i < variants_count && status == ASSAY_OK; i++)
-        status = figure_variant(job, i, chunk_kl + i * job->plan.occurrences_count, &results[i + 1], err);
-    for (size_t i = 0; i <= variants_count && status == ASSAY_OK; i++) {
-        results[i].dtype = job->dtype;
-        if (i > 0 && job->dtype == ASSAY_RECORD_F16)
-            status = score_dtype_error(job, i - 1, &results[i].f16_error, err);
-    }
-    if (status == ASSAY_OK)
-        status = send(job, results, variants_count + 1, err);
-    free(chunk_kl);
-    free(results);
+    const char **numerics = calloc(job->plan.sources_count, sizeof *numerics);
+    struct assay_dtype_error *errors = calloc(variants_count + 1, sizeof *errors);
+    enum assay_status status = numerics && errors
+                                   ? end_job(job, numerics, errors, variants_count, err)
+                                   : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the end of a job");
+    free(errors);
+    free(numerics);
     return status;
 }
 
@@ -338,6 +344,8 @@ enum assay_status assay_score_run(const struct assay_score_deps *deps, const str
         status = assay_join_new(job.plan.uniques_count, job.plan.sources_count, &job.join, err);
     if (status == ASSAY_OK)
         status = allocate(&job, err);
+    if (status == ASSAY_OK)
+        status = want_numerics(&job, spec, err);
     if (status == ASSAY_OK)
         status = look(&job, err);
     while (status == ASSAY_OK && !assay_join_done(job.join))

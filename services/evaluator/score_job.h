@@ -1,6 +1,7 @@
 /* One Score call: waits for records, scores what is complete, keeps samples, ends with the figures. */
 #pragma once
 
+#include "common/nn/scoring.h"
 #include "common/stats/stats.h"
 #include "services/evaluator/heads.h"
 #include "services/evaluator/join.h"
@@ -37,6 +38,7 @@ struct assay_score_result {
     struct assay_variant_id variant;
     const char *numerics;
     bool is_reference;
+    bool is_share; /* nothing but variant, numerics and dtype is set */
     struct assay_pair_summary pair;
     const double *chunk_kl; /* by chunk, in order; NULL for the reference */
     size_t chunks_count;
@@ -54,11 +56,24 @@ struct assay_score_progress {
     size_t results_count;
 };
 
+/* The figures by position of one chunk, pair by pair. */
+struct assay_score_samples {
+    struct assay_chunk_key chunk;
+    size_t rows, first_pair, pairs;
+    const struct assay_position *positions; /* [pairs][rows] */
+    bool cached;                            /* all were in the store */
+    bool from_f32;                          /* of records of f32, to measure what f16 costs; one pair */
+};
+
 struct assay_score_sink {
     void *arg;
     bool (*cancelled)(void *arg);
     /* May wait. CANCELLED: nobody wants more. */
     enum assay_status (*send)(void *arg, const struct assay_score_progress *progress, struct assay_err *err);
+    /* NULL: the figures are wanted. Else the job is a share of a larger one: it tells the figures by position of each
+     * chunk as they are found, again when a chunk is scored again, and its results at the end name variants and
+     * numerics only. May wait, as send. */
+    enum assay_status (*samples)(void *arg, const struct assay_score_samples *samples, struct assay_err *err);
 };
 
 struct assay_score_deps {

@@ -23,6 +23,7 @@ struct assay_score_spec {
     const int32_t *ids;                   /* chunk after chunk */
     size_t ids_count;
     enum assay_record_dtype dtype; /* of the records that are scored */
+    const char *const *numerics;   /* of the reference, then of the variants: the sets to score; "" or NULL: any */
 };
 
 /* Pairs of one job hold 17 bytes for each position: 4.5 GB. */

@@ -56,19 +56,21 @@ static void free_parts(struct assay_evaluator *evaluator)
 }
 
 enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_server *server,
-                                      struct assay_records *records, struct assay_pool *pool,
-                                      struct assay_evaluator **ret, struct assay_err *err)
+                                      struct assay_records *records, struct assay_shards *shards,
+                                      struct assay_pool *pool, struct assay_evaluator **ret, struct assay_err *err)
 {
     static const assay_method_fn record_methods[] = {serve_put, serve_have};
     static const assay_method_fn evaluator_methods[] = {serve_score};
     static const assay_method_fn cache_methods[] = {serve_cache_stat, serve_cache_list, serve_cache_verify,
                                                     serve_cache_prune};
+    static const assay_method_fn shard_methods[] = {serve_shard_list, serve_shard_fetch, serve_shard_release};
     struct assay_evaluator *evaluator = calloc(1, sizeof *evaluator);
     if (!evaluator)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the evaluator");
     evaluator->loop = loop;
     evaluator->server = server;
     evaluator->records = records;
+    evaluator->shards = shards;
     evaluator->pool = pool;
     pthread_mutex_init(&evaluator->lock, NULL);
     pthread_condattr_t attr;
@@ -87,6 +89,7 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
     assay_server_add(server, &assay__v1__records__descriptor, record_methods, evaluator);
     assay_server_add(server, &assay__v1__evaluator__descriptor, evaluator_methods, evaluator);
     assay_server_add(server, &assay__v1__cache__descriptor, cache_methods, evaluator);
+    assay_server_add(server, &assay__v1__shards__descriptor, shard_methods, evaluator);
     *ret = evaluator;
     return ASSAY_OK;
 }

@@ -1,4 +1,4 @@
-/* The sockets of the evaluator: the services Records, Evaluator and Cache. No decisions. */
+/* The sockets of the evaluator: the services Records, Evaluator, Cache and Shards. No decisions. */
 #pragma once
 
 #include "common/base/pool.h"
@@ -6,21 +6,23 @@
 #include "common/wire/server.h"
 #include "proto/control.pb-c.h"
 #include "services/evaluator/records.h"
+#include "services/evaluator/shards.h"
 
 /* Score calls at once; each has a thread. */
 #define ASSAY_EVALUATOR_SCORES_MAX 16
-/* Calls of Cache at once; each has a thread. */
-#define ASSAY_EVALUATOR_CACHE_CALLS_MAX 4
+/* Calls of Cache and Shards at once; each has a thread. */
+#define ASSAY_EVALUATOR_CACHE_CALLS_MAX 16
 #define ASSAY_PUT_RECORDS_MAX 256
 /* Keys in one Have. */
 #define ASSAY_HAVE_KEYS_MAX 1000000
 
 struct assay_evaluator;
 
-/* Adds the services to the server, before the loop runs. Records and pool outlive it. */
+/* Adds the services to the server, before the loop runs. Records, shards and pool outlive it. */
 enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_server *server,
-                                      struct assay_records *records, struct assay_pool *pool,
-                                      struct assay_evaluator **ret, struct assay_err *err) ASSAY_MUST_USE;
+                                      struct assay_records *records, struct assay_shards *shards,
+                                      struct assay_pool *pool, struct assay_evaluator **ret,
+                                      struct assay_err *err) ASSAY_MUST_USE;
 /* Takes nothing new, commits and acknowledges what waits, tells scoring to end and gives it wait_ms. The loop runs
  * still. */
 void assay_evaluator_drain(struct assay_evaluator *evaluator, int64_t wait_ms);

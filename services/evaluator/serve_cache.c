@@ -16,14 +16,11 @@
 
 #define US_A_DAY 86400e6
 
-typedef enum assay_status (*cache_fn)(struct assay_evaluator *evaluator, struct assay_call *call,
-                                      struct assay_err *err);
-
 struct cache_call {
     struct cache_call *next;
     struct assay_evaluator *evaluator;
     struct assay_call *call;
-    cache_fn run; /* answers the call when it is OK */
+    serve_run_fn run; /* answers the call when it is OK */
     pthread_t thread;
     bool ended;
 };
@@ -382,11 +379,11 @@ static enum assay_status start_thread(struct assay_evaluator *evaluator, struct 
         running++;
     enum assay_status status = ASSAY_OK;
     if (running >= ASSAY_EVALUATOR_CACHE_CALLS_MAX)
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%zu calls look at the cache already, at most %d may",
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%zu calls look at the records already, at most %d may",
                                running, ASSAY_EVALUATOR_CACHE_CALLS_MAX);
     int failed = status == ASSAY_OK ? pthread_create(&cache->thread, NULL, cache_main, cache) : 0;
     if (failed)
-        status = assay_err_errno(err, failed, "cannot start a thread for a look at the cache");
+        status = assay_err_errno(err, failed, "cannot start a thread for a look at the records");
     if (status == ASSAY_OK) {
         cache->next = evaluator->cache_calls;
         evaluator->cache_calls = cache;
@@ -395,7 +392,7 @@ static enum assay_status start_thread(struct assay_evaluator *evaluator, struct 
     return status;
 }
 
-static void serve(struct assay_call *call, struct assay_evaluator *evaluator, cache_fn run)
+void serve_on_thread(struct assay_call *call, struct assay_evaluator *evaluator, serve_run_fn run)
 {
     struct assay_err err = ASSAY_ERR_INIT;
     serve_reap_cache(evaluator, false);
@@ -415,20 +412,20 @@ static void serve(struct assay_call *call, struct assay_evaluator *evaluator, ca
 
 void serve_cache_stat(struct assay_call *call, void *evaluator)
 {
-    serve(call, evaluator, run_stat);
+    serve_on_thread(call, evaluator, run_stat);
 }
 
 void serve_cache_list(struct assay_call *call, void *evaluator)
 {
-    serve(call, evaluator, run_list);
+    serve_on_thread(call, evaluator, run_list);
 }
 
 void serve_cache_verify(struct assay_call *call, void *evaluator)
 {
-    serve(call, evaluator, run_verify);
+    serve_on_thread(call, evaluator, run_verify);
 }
 
 void serve_cache_prune(struct assay_call *call, void *evaluator)
 {
-    serve(call, evaluator, run_prune);
+    serve_on_thread(call, evaluator, run_prune);
 }

@@ -1,4 +1,4 @@
-/* What serve.c, serve_records.c and serve_score.c share. */
+/* What the serve_*.c files share. */
 #pragma once
 
 #include <pthread.h>
@@ -7,6 +7,7 @@
 #include "proto/types.pb-c.h"
 #include "services/evaluator/heads.h"
 #include "services/evaluator/serve.h"
+#include "services/evaluator/share.h"
 #include "services/evaluator/writer.h"
 
 struct score_call;
@@ -19,6 +20,7 @@ struct assay_evaluator {
     struct assay_pool *pool;
     struct assay_heads *heads;
     struct assay_writer *writer;
+    struct assay_shards *shards;
     atomic_bool stopping;
     atomic_uint_fast64_t chunks_scored, chunks_cached, tokens_scored, compute_us;
     pthread_mutex_t lock; /* guards what follows */
@@ -44,8 +46,18 @@ void serve_cache_list(struct assay_call *call, void *evaluator);
 void serve_cache_verify(struct assay_call *call, void *evaluator);
 void serve_cache_prune(struct assay_call *call, void *evaluator);
 
+void serve_shard_list(struct assay_call *call, void *evaluator);
+void serve_shard_fetch(struct assay_call *call, void *evaluator);
+void serve_shard_release(struct assay_call *call, void *evaluator);
+
+/* Runs a call on a thread of its own, of ASSAY_EVALUATOR_CACHE_CALLS_MAX at most. run answers the call when it returns
+ * OK. */
+typedef enum assay_status (*serve_run_fn)(struct assay_evaluator *evaluator, struct assay_call *call,
+                                          struct assay_err *err);
+void serve_on_thread(struct assay_call *call, struct assay_evaluator *evaluator, serve_run_fn run);
+
 /* Joins the threads of score calls that have ended; all of them when `all` is true. */
 void serve_reap(struct assay_evaluator *evaluator, bool all);
-/* The same for calls of Cache. */
+/* The same for serve_on_thread. */
 void serve_reap_cache(struct assay_evaluator *evaluator, bool all);
 bool serve_scores_running(struct assay_evaluator *evaluator); /* lock is held */

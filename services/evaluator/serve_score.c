@@ -5,8 +5,11 @@
 #include "common/base/log.h"
 #include "common/corpus/chunks.h"
 #include "common/obs/spans.h"
+#include "common/wire/shard_message.h"
 #include "services/evaluator/cache.h"
 #include "services/evaluator/report.h"
+#include "services/evaluator/score_merge.h"
+#include "services/evaluator/score_remote.h"
 #include "services/evaluator/serve_internal.h"
 
 /* A call under way; what its spec points to lives in it and in the request. */
@@ -20,12 +23,14 @@ struct score_call {
     struct assay_score_spec spec;
     struct assay_score_side *variants;
     struct assay_chunk_key *keys;
+    struct assay_shard_map *map; /* NULL: all records are here */
 };
 
 static void free_score(struct score_call *score)
 {
     free(score->variants);
     free(score->keys);
+    free(score->map);
     free(score);
 }
 
@@ -84,9 +89,34 @@ static enum assay_status read_chunks(const struct assay_call *call, const Assay_
     return ASSAY_OK;
 }
 
-static enum assay_status read_request(struct assay_call *call, const Assay__V1__ScoreRequest *request,
+/* The map that the job goes by must be ours, with our share complete. */
+static enum assay_status read_map(struct score_call *score, const Assay__V1__ScoreRequest *request,
+                                  struct assay_err *err)
+{
+    if (request->n_numerics_ids != 0 && request->n_numerics_ids != request->n_variants + 1)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "numerics_ids has %zu entries, wanted none or %zu",
+                             request->n_numerics_ids, request->n_variants + 1);
+    if (request->n_numerics_ids > 0)
+        score->spec.numerics = (const char *const *)request->numerics_ids;
+    if (!request->shard_map)
+        return ASSAY_OK;
+    score->map = calloc(1, sizeof *score->map);
+    if (!score->map)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the map of evaluators");
+    enum assay_status status = assay_shard_map_of_message(request->shard_map, score->map, err);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_shards_check(score->evaluator->shards, score->map->epoch, true, err);
+    /* For the coordinator both mean: look at the map again. */
+    if (status == ASSAY_ABORTED && err)
+        err->status = ASSAY_UNAVAILABLE;
+    return status == ASSAY_ABORTED ? ASSAY_UNAVAILABLE : status;
+}
+
+static enum assay_status read_request(struct assay_evaluator *evaluator, struct assay_call *call,
                                       struct score_call **ret, struct assay_err *err)
 {
+    const Assay__V1__ScoreRequest *request = assay_call_request(call);
     const char *protocol = request->protocol ? request->protocol : "";
     if (!assay_protocol_find(protocol))
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "protocol is '%.80s', wanted one of %.300s", protocol,
@@ -97,6 +127,8 @@ static enum assay_status read_request(struct assay_call *call, const Assay__V1__
                              ASSAY_JOB_CHUNKS_MAX, request->n_variants, request->n_chunk_keys);
     struct score_call *score = calloc(1, sizeof *score);
     if (score) {
+        score->evaluator = evaluator;
+        score->call = call;
         score->variants = calloc(request->n_variants + 1, sizeof *score->variants);
         score->keys = calloc(request->n_chunk_keys + 1, sizeof *score->keys);
     }
@@ -111,6 +143,8 @@ static enum assay_status read_request(struct assay_call *call, const Assay__V1__
     if (status == ASSAY_OK)
         status = read_chunks(call, request, score, err);
     if (status == ASSAY_OK)
+        status = read_map(score, request, err);
+    if (status == ASSAY_OK)
         *ret = score;
     else if (score)
         free_score(score);
@@ -119,10 +153,15 @@ static enum assay_status read_request(struct assay_call *call, const Assay__V1__
 
 /* --- the thread --- */
 
+static bool map_changed(const struct score_call *score)
+{
+    return score->map && assay_shards_epoch(score->evaluator->shards) != score->map->epoch;
+}
+
 static bool is_cancelled(void *arg)
 {
     const struct score_call *score = arg;
-    return atomic_load(&score->evaluator->stopping) || assay_call_cancelled(score->call);
+    return atomic_load(&score->evaluator->stopping) || assay_call_cancelled(score->call) || map_changed(score);
 }
 
 static enum assay_status send_reply(void *arg, const Assay__V1__ScoreReply *reply, struct assay_err *err)
@@ -172,25 +211,76 @@ static void keep_names(const struct score_call *score)
         keep_name(score->evaluator, &score->variants[i], request->variants[i]);
 }
 
+static enum assay_status send_samples(void *arg, const struct assay_score_samples *samples, struct assay_err *err)
+{
+    struct score_call *score = arg;
+    return assay_report_samples(samples, score->call, err);
+}
+
+/* --- several evaluators --- */
+
+static enum assay_status run_here(void *arg, const struct assay_score_spec *spec, const struct assay_score_sink *sink,
+                                  struct assay_err *err)
+{
+    const struct score_call *score = arg;
+    struct assay_evaluator *evaluator = score->evaluator;
+    const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool, 0};
+    assay_trace_set(assay_call_trace_id(score->call)); /* a share has a thread of its own */
+    return assay_score_run(&deps, spec, sink, err);
+}
+
+static size_t owner_of(void *arg, const struct assay_chunk_key *chunk)
+{
+    return assay_shard_map_owner(arg, chunk);
+}
+
+/* Each owner scores its chunks, we put them together. */
+static enum assay_status run_merged(struct score_call *score, const struct assay_score_sink *sink,
+                                    struct assay_err *err)
+{
+    size_t count = score->map->count,
+           self = assay_shard_map_find(score->map, assay_shards_self(score->evaluator->shards));
+    assay_auto(assay_free_ptr) struct score_remote *remotes = calloc(count, sizeof *remotes);
+    assay_auto(assay_free_ptr) struct assay_score_share *shares = calloc(count, sizeof *shares);
+    if (!remotes || !shares)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a job over %zu evaluators", count);
+    for (size_t i = 0; i < count; i++) {
+        remotes[i] = (struct score_remote){score->evaluator->loop, score->map->shards[i].endpoint,
+                                           assay_call_trace_id(score->call), assay_call_request(score->call)};
+        shares[i] = i == self ? (struct assay_score_share){run_here, score}
+                              : (struct assay_score_share){score_remote_run, &remotes[i]};
+    }
+    return assay_score_merge(&score->spec, shares, count, owner_of, score->map, sink, err);
+}
+
+static enum assay_status run_score(struct score_call *score, struct assay_err *err)
+{
+    bool samples_only = ((const Assay__V1__ScoreRequest *)assay_call_request(score->call))->samples_only;
+    const struct assay_score_sink sink = {score, is_cancelled, send_progress, samples_only ? send_samples : NULL};
+    if (!samples_only && score->map && assay_shard_map_owners(score->map) > 1)
+        return run_merged(score, &sink, err);
+    return run_here(score, &score->spec, &sink, err);
+}
+
 static void *score_main(void *arg)
 {
     struct score_call *score = arg;
     struct assay_evaluator *evaluator = score->evaluator;
-    const struct assay_score_deps deps = {evaluator->records, evaluator->heads, evaluator->pool, 0};
-    const struct assay_score_sink sink = {score, is_cancelled, send_progress};
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_span span;
     pthread_setname_np(pthread_self(), "assay-score");
     assay_trace_set(assay_call_trace_id(score->call));
     assay_span_begin(&span, "score", NULL);
     keep_names(score);
-    enum assay_status status = assay_score_run(&deps, &score->spec, &sink, &err);
+    enum assay_status status = run_score(score, &err);
     assay_span_number(&span, "chunks", (int64_t)score->spec.chunks_count);
     assay_span_number(&span, "variants", (int64_t)score->spec.variants_count);
     assay_span_text(&span, "status", assay_status_name(status));
     assay_span_end(&span);
     if (status == ASSAY_CANCELLED && atomic_load(&evaluator->stopping))
         status = assay_err_set(&err, ASSAY_UNAVAILABLE, "the evaluator is shutting down");
+    else if (status == ASSAY_CANCELLED && map_changed(score))
+        status = assay_err_set(&err, ASSAY_UNAVAILABLE, "the evaluators of the stack changed");
     if (status == ASSAY_OK) {
         assay_log(ASSAY_LOG_INFO, "score done chunks=%zu variants=%zu compute_us=%llu", score->spec.chunks_count,
                   score->spec.variants_count, (unsigned long long)score->compute_counted);
@@ -269,10 +359,8 @@ void serve_score(struct assay_call *call, void *service)
     if (atomic_load(&evaluator->stopping))
         status = assay_err_set(&err, ASSAY_UNAVAILABLE, "the evaluator is shutting down");
     if (status == ASSAY_OK)
-        status = read_request(call, assay_call_request(call), &score, &err);
+        status = read_request(evaluator, call, &score, &err);
     if (status == ASSAY_OK) {
-        score->evaluator = evaluator;
-        score->call = call;
         status = start_thread(evaluator, score, &err);
         if (status != ASSAY_OK)
             free_score(score);

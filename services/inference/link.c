@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/nn/model.h"
+#include "common/wire/shard_message.h"
 #include "proto/record.pb-c.h"
 #include "proto/work.pb-c.h"
 
@@ -24,12 +25,20 @@ struct assay_batch_memory {
     float floats[];
 };
 
+/* Evaluators that are connected at once; past it the one that was connected first makes room. */
+#define EVALUATORS_MAX ASSAY_SHARDS_MAX
+
+struct evaluator {
+    struct assay_client *client;
+    char endpoint[ASSAY_ENDPOINT_MAX];
+};
+
 struct assay_link {
     struct assay_loop *loop;
     struct assay_client *leasing, *coordinator;
     pthread_mutex_t lock; /* guards what follows */
-    struct assay_client *evaluator;
-    char evaluator_endpoint[ASSAY_ENDPOINT_MAX];
+    struct evaluator evaluators[EVALUATORS_MAX];
+    size_t evaluators_count;
 };
 
 /* --- memory of batches --- */
@@ -85,7 +94,8 @@ void assay_link_free(struct assay_link *link)
 {
     if (!link)
         return;
-    assay_client_free(link->evaluator);
+    for (size_t i = 0; i < link->evaluators_count; i++)
+        assay_client_free(link->evaluators[i].client);
     assay_client_free(link->coordinator);
     assay_client_free(link->leasing);
     pthread_mutex_destroy(&link->lock);
@@ -107,8 +117,8 @@ void assay_link_cancel_all(struct assay_link *link)
     assay_client_cancel_all(link->leasing);
     assay_client_cancel_all(link->coordinator);
     pthread_mutex_lock(&link->lock);
-    if (link->evaluator)
-        assay_client_cancel_all(link->evaluator);
+    for (size_t i = 0; i < link->evaluators_count; i++)
+        assay_client_cancel_all(link->evaluators[i].client);
     pthread_mutex_unlock(&link->lock);
 }
 
@@ -117,6 +127,7 @@ void assay_link_cancel_all(struct assay_link *link)
 void assay_worker_lease_release(struct assay_worker_lease *lease)
 {
     free(lease->chunks);
+    free(lease->map);
     assay_reply_free(lease->reply);
     *lease = (struct assay_worker_lease){0};
 }
@@ -144,6 +155,21 @@ static enum assay_status read_variant(const Assay__V1__LeaseReply *reply, struct
     if (status == ASSAY_OK)
         status =
             copy_text("evaluator_endpoint", reply->evaluator_endpoint, lease->evaluator, sizeof lease->evaluator, err);
+    return status;
+}
+
+/* Without a map, or with one of no evaluators, all records go to evaluator_endpoint. */
+static enum assay_status read_map(const Assay__V1__LeaseReply *reply, struct assay_worker_lease *lease,
+                                  struct assay_err *err)
+{
+    if (!reply->shard_map || reply->shard_map->n_shards == 0)
+        return ASSAY_OK;
+    lease->map = calloc(1, sizeof *lease->map);
+    if (!lease->map)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the map of evaluators");
+    enum assay_status status = assay_shard_map_of_message(reply->shard_map, lease->map, err);
+    if (status == ASSAY_OK && assay_shard_map_owners(lease->map) == 0)
+        status = assay_err_set(err, ASSAY_INTERNAL, "a lease's map of evaluators has no owner");
     return status;
 }
 
@@ -242,6 +268,8 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
         lease.wants_f16 = reply->has_record_dtype && reply->record_dtype == ASSAY__V1__DTYPE__DTYPE_F16;
         status = read_variant(reply, &lease, err);
         if (status == ASSAY_OK)
+            status = read_map(reply, &lease, err);
+        if (status == ASSAY_OK)
             status = read_chunks(reply, lease.reply, &lease, err);
     }
     if (status == ASSAY_OK) {
@@ -291,20 +319,31 @@ enum assay_status assay_link_complete(struct assay_link *link, uint64_t service_
 
 /* --- records --- */
 
-static enum assay_status connect_evaluator(struct assay_link *link, const char *endpoint, struct assay_err *err)
+static enum assay_status connect_evaluator(struct assay_link *link, const char *endpoint, struct assay_client **ret,
+                                           struct assay_err *err)
 {
-    if (link->evaluator && strcmp(link->evaluator_endpoint, endpoint) == 0)
-        return ASSAY_OK;
-    struct assay_client *fresh = NULL, *former;
+    struct assay_client *fresh = NULL, *former = NULL;
+    for (size_t i = 0; i < link->evaluators_count; i++) {
+        if (strcmp(link->evaluators[i].endpoint, endpoint) == 0) {
+            *ret = link->evaluators[i].client;
+            return ASSAY_OK;
+        }
+    }
     enum assay_status status = assay_client_new(link->loop, endpoint, &fresh, err);
     if (status != ASSAY_OK)
         return status;
     pthread_mutex_lock(&link->lock);
-    former = link->evaluator;
-    link->evaluator = fresh;
+    if (link->evaluators_count == EVALUATORS_MAX) {
+        former = link->evaluators[0].client;
+        memmove(link->evaluators, link->evaluators + 1, (EVALUATORS_MAX - 1) * sizeof link->evaluators[0]);
+        link->evaluators_count--;
+    }
+    struct evaluator *evaluator = &link->evaluators[link->evaluators_count++];
+    evaluator->client = fresh;
+    strncpy(evaluator->endpoint, endpoint, sizeof evaluator->endpoint - 1);
     pthread_mutex_unlock(&link->lock);
-    strncpy(link->evaluator_endpoint, endpoint, sizeof link->evaluator_endpoint - 1);
     assay_client_free(former);
+    *ret = fresh;
     return ASSAY_OK;
 }
 
@@ -339,41 +378,62 @@ static void fill_record(struct put_record *put, const struct assay_outgoing *rec
     put->hidden.attachment = attachment;
 }
 
-enum assay_status assay_link_put(struct assay_link *link, const char *endpoint, const struct assay_variant_id *variant,
-                                 const struct assay_outgoing *records, size_t count, struct assay_batch_memory *memory,
-                                 int64_t deadline_ms, struct assay_err *err)
+static enum assay_status read_put_reply(const Assay__V1__PutRecordsReply *reply, struct assay_put_group *group,
+                                        struct assay_shard_map *map, struct assay_err *err)
+{
+    size_t moved = 0;
+    for (size_t i = 0; i < reply->n_moved; i++)
+        if (reply->moved[i] < group->count && !group->moved[reply->moved[i]]) {
+            group->moved[reply->moved[i]] = true;
+            moved++;
+        }
+    if (reply->stored + moved != group->count)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the evaluator at %s stored %u records of %zu", group->endpoint,
+                             reply->stored, group->count);
+    if (map)
+        map->epoch = 0;
+    if (moved > 0 && (!map || !reply->shard_map))
+        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator at %s refused records and named no other one",
+                             group->endpoint);
+    return map && reply->shard_map ? assay_shard_map_of_message(reply->shard_map, map, err) : ASSAY_OK;
+}
+
+enum assay_status assay_link_put(struct assay_link *link, struct assay_put_group *group,
+                                 struct assay_batch_memory *memory, struct assay_shard_map *map, int64_t deadline_ms,
+                                 struct assay_err *err)
 {
     struct put_record puts[ASSAY_PUT_RECORDS_MAX];
     Assay__V1__Record *messages[ASSAY_PUT_RECORDS_MAX];
     struct assay_attachment attachments[ASSAY_PUT_RECORDS_MAX];
     Assay__V1__PutRecordsRequest request = ASSAY__V1__PUT_RECORDS_REQUEST__INIT;
-    enum assay_status status = connect_evaluator(link, endpoint, err);
+    struct assay_client *evaluator = NULL;
+    enum assay_status status = connect_evaluator(link, group->endpoint, &evaluator, err);
     if (status != ASSAY_OK)
         return status;
-    for (size_t i = 0; i < count; i++) {
-        fill_record(&puts[i], &records[i], variant, (uint32_t)i);
+    for (size_t i = 0; i < group->count; i++) {
+        fill_record(&puts[i], group->records[i], group->variant, (uint32_t)i);
         messages[i] = &puts[i].message;
         attachments[i] = (struct assay_attachment){
-            .data = records[i].hidden,
-            .bytes = assay_outgoing_bytes(&records[i]),
+            .data = group->records[i]->hidden,
+            .bytes = assay_outgoing_bytes(group->records[i]),
             .release = drop_attachment,
             .hint = memory,
         };
+        group->moved[i] = false;
     }
-    atomic_fetch_add(&memory->references, count);
-    request.n_records = count;
+    if (group->count > 0)
+        atomic_fetch_add(&memory->references, group->count);
+    request.n_records = group->count;
     request.records = messages;
+    request.has_epoch = group->epoch != 0;
+    request.epoch = group->epoch;
     struct assay_call_options options = {
-        .deadline_ms = deadline_ms, .attachments = attachments, .attachments_count = count};
+        .deadline_ms = deadline_ms, .attachments = attachments, .attachments_count = group->count};
     struct assay_reply *reply = NULL;
-    status = assay_call_unary(link->evaluator, &assay__v1__records__descriptor, RECORDS_PUT, &request.base, &options,
-                              &reply, err);
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__PutRecordsReply *answer = assay_reply_message(reply);
-    if (answer->stored != count)
-        status = assay_err_set(err, ASSAY_UNAVAILABLE, "the evaluator at %s stored %u records of %zu", endpoint,
-                               answer->stored, count);
+    status =
+        assay_call_unary(evaluator, &assay__v1__records__descriptor, RECORDS_PUT, &request.base, &options, &reply, err);
+    if (status == ASSAY_OK)
+        status = read_put_reply(assay_reply_message(reply), group, map, err);
     assay_reply_free(reply);
     return status;
 }

@@ -4,6 +4,7 @@
 
 #include "common/base/digest.h"
 #include "common/base/fs.h"
+#include "common/base/shard_map.h"
 #include "common/obs/spans.h"
 #include "common/wire/client.h"
 
@@ -24,6 +25,7 @@ struct assay_worker_lease {
     char artifact_dir[ASSAY_PATH_MAX];
     char evaluator[ASSAY_ENDPOINT_MAX];
     char trace_id[ASSAY_SPAN_TRACE_DIGITS + 1]; /* "" = none */
+    struct assay_shard_map *map;                /* of the evaluators; NULL: `evaluator` is the only one */
     bool wants_f16;                             /* records of f16, not f32 */
     size_t count;                               /* 0: no work now, and nothing else is set */
     struct assay_leased_chunk *chunks;
@@ -67,11 +69,22 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
                                    const struct assay_variant_id *loaded, struct assay_worker_lease *ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 
-/* One attempt. At most ASSAY_PUT_RECORDS_MAX records. OK: the evaluator has them all. The connection is kept while
- * `endpoint` stays the same. */
-enum assay_status assay_link_put(struct assay_link *link, const char *endpoint, const struct assay_variant_id *variant,
-                                 const struct assay_outgoing *records, size_t count, struct assay_batch_memory *memory,
-                                 int64_t deadline_ms, struct assay_err *err) ASSAY_MUST_USE;
+/* Records that go to one evaluator in one message. */
+struct assay_put_group {
+    const char *endpoint;
+    uint64_t epoch; /* of the map that chose the endpoint; 0: none did */
+    const struct assay_variant_id *variant;
+    size_t count;
+    const struct assay_outgoing *records[ASSAY_PUT_RECORDS_MAX];
+    bool moved[ASSAY_PUT_RECORDS_MAX]; /* afterwards: the record belongs to another evaluator and was not stored */
+};
+
+/* One attempt. OK: the evaluator has all records but those that are marked as moved. When it knows a later map, *map
+ * (may be NULL when epoch is 0) is that one, else its epoch is 0; a group of no records asks for nothing else.
+ * Connections to evaluators are kept. */
+enum assay_status assay_link_put(struct assay_link *link, struct assay_put_group *group,
+                                 struct assay_batch_memory *memory, struct assay_shard_map *map, int64_t deadline_ms,
+                                 struct assay_err *err) ASSAY_MUST_USE;
 
 /* What has become of chunks of a lease. */
 struct assay_completion {

@@ -12,6 +12,9 @@
 #define BACKOFF_MAX_MS 5000
 /* Records of one message together; a longer record travels alone. */
 #define PUT_BYTES_MAX ((size_t)64 << 20)
+/* Times that the records of one batch are sent elsewhere because the evaluators changed. */
+#define REDIRECTS_MAX 16
+#define ASK_MAP_MS 2000
 
 struct assay_loan {
     atomic_size_t references;
@@ -111,13 +114,9 @@ static bool is_passing(enum assay_status status)
     return status == ASSAY_UNAVAILABLE || status == ASSAY_RESOURCE_EXHAUSTED || status == ASSAY_DEADLINE_EXCEEDED;
 }
 
-/* Waits for the next attempt, +/- 20 %. False when there is none: the failure will not pass, or time is up. */
-static bool may_retry(struct assay_outbox *outbox, struct attempts *attempts, enum assay_status status)
+/* Waits before the next attempt, +/- 20 %. False: nothing is repeated any more. */
+static bool back_off(struct assay_outbox *outbox, struct attempts *attempts)
 {
-    attempts->made++;
-    if (!is_passing(status) || attempts->made == outbox->options.attempts_max ||
-        assay_now_ms() - attempts->first_ms >= outbox->options.retry_ms)
-        return false;
     outbox->random ^= outbox->random << 13;
     outbox->random ^= outbox->random >> 7;
     outbox->random ^= outbox->random << 17;
@@ -132,48 +131,136 @@ static bool may_retry(struct assay_outbox *outbox, struct attempts *attempts, en
     return may;
 }
 
-/* Puts records[begin, end) of the batch, again and again while the failure may pass. */
-static enum assay_status put_group(struct assay_outbox *outbox, const struct assay_batch *batch, size_t begin,
-                                   size_t end, struct assay_err *err)
+/* Waits for the next attempt. False when there is none: the failure will not pass, or time is up. */
+static bool may_retry(struct assay_outbox *outbox, struct attempts *attempts, enum assay_status status)
 {
-    const struct assay_worker_lease *lease = &batch->loan->lease;
+    attempts->made++;
+    if (!is_passing(status) || attempts->made == outbox->options.attempts_max ||
+        assay_now_ms() - attempts->first_ms >= outbox->options.retry_ms)
+        return false;
+    return back_off(outbox, attempts);
+}
+
+/* A batch on its way. */
+struct sending {
+    const struct assay_batch *batch;
+    struct assay_shard_map *map; /* the lease's, which only this thread reads and renews; may be NULL */
+    bool *sent;                  /* [count] */
+    struct assay_put_group group;
+    size_t indices[ASSAY_PUT_RECORDS_MAX]; /* of the group's records in the batch */
+    unsigned redirects;
+};
+
+static const char *endpoint_of(const struct sending *sending, const struct assay_outgoing *record)
+{
+    size_t owner = sending->map ? assay_shard_map_owner(sending->map, &record->key) : ASSAY_SHARD_NONE;
+    return owner == ASSAY_SHARD_NONE ? sending->batch->loan->lease.evaluator : sending->map->shards[owner].endpoint;
+}
+
+/* Records that go to one evaluator in one message. False: all were sent. */
+static bool fill_group(struct sending *sending)
+{
+    const struct assay_batch *batch = sending->batch;
+    struct assay_put_group *group = &sending->group;
+    size_t bytes = 0;
+    *group = (struct assay_put_group){.epoch = sending->map ? sending->map->epoch : 0,
+                                      .variant = &batch->loan->lease.variant};
+    for (size_t i = 0; i < batch->count && group->count < ASSAY_PUT_RECORDS_MAX; i++) {
+        const struct assay_outgoing *record = &batch->records[i];
+        if (sending->sent[i])
+            continue;
+        const char *endpoint = endpoint_of(sending, record);
+        if (group->count > 0 && (strcmp(endpoint, group->endpoint) != 0 || bytes >= PUT_BYTES_MAX))
+            continue;
+        group->endpoint = endpoint;
+        bytes += assay_outgoing_bytes(record);
+        sending->indices[group->count] = i;
+        group->records[group->count++] = record;
+    }
+    return group->count > 0;
+}
+
+/* Puts the group, again and again while the failure may pass. */
+static enum assay_status put_group(struct assay_outbox *outbox, struct sending *sending, struct assay_shard_map *told,
+                                   struct assay_err *err)
+{
     struct attempts attempts = attempts_begin(outbox);
     enum assay_status status;
     do {
         *err = (struct assay_err)ASSAY_ERR_INIT;
-        status = assay_link_put(outbox->link, lease->evaluator, &lease->variant, batch->records + begin, end - begin,
-                                batch->memory, outbox->options.put_ms, err);
+        status =
+            assay_link_put(outbox->link, &sending->group, sending->batch->memory, told, outbox->options.put_ms, err);
     } while (status != ASSAY_OK && may_retry(outbox, &attempts, status));
-    if (status != ASSAY_OK) {
-        assay_err_prefix(err, "put to %s, attempt %zu", lease->evaluator, attempts.made);
-        return status;
-    }
-    atomic_fetch_add(&outbox->sent, end - begin);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "put to %s, attempt %zu", sending->group.endpoint, attempts.made);
+    return status;
+}
+
+/* A later map replaces ours. */
+static enum assay_status take_map(struct sending *sending, const struct assay_shard_map *told, struct assay_err *err)
+{
+    if (++sending->redirects > REDIRECTS_MAX || assay_shard_map_owners(told) == 0)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "the evaluators changed %u times while records were on their way",
+                             sending->redirects);
+    assay_log(ASSAY_LOG_INFO, "the evaluators changed, records go elsewhere epoch=%llu",
+              (unsigned long long)told->epoch);
+    assay_shard_map_copy(sending->map, told);
     return ASSAY_OK;
 }
 
-/* Records from `begin` that go into one message. */
-static size_t group_end(const struct assay_batch *batch, size_t begin)
+/* Notes what is stored. */
+static enum assay_status note_group(struct assay_outbox *outbox, struct sending *sending,
+                                    const struct assay_shard_map *told, struct assay_err *err)
 {
-    size_t end = begin, bytes = 0;
-    while (end < batch->count && end - begin < ASSAY_PUT_RECORDS_MAX && (end == begin || bytes < PUT_BYTES_MAX)) {
-        bytes += assay_outgoing_bytes(&batch->records[end]);
-        end++;
+    const struct assay_put_group *group = &sending->group;
+    size_t moved = 0;
+    for (size_t i = 0; i < group->count; i++) {
+        sending->sent[sending->indices[i]] = !group->moved[i];
+        moved += group->moved[i];
     }
-    return end;
+    atomic_fetch_add(&outbox->sent, group->count - moved);
+    return sending->map && told->epoch > 0 ? take_map(sending, told, err) : ASSAY_OK;
 }
 
-/* The number of records that the evaluator has. */
-static size_t put_all(struct assay_outbox *outbox, const struct assay_batch *batch, struct assay_err *err)
+/* An owner that is gone: the others know who has its share, once the coordinator has told them. True: they do. */
+static bool ask_others(struct assay_outbox *outbox, struct sending *sending, struct assay_shard_map *told)
 {
-    size_t put = 0;
-    while (put < batch->count) {
-        size_t end = group_end(batch, put);
-        if (put_group(outbox, batch, put, end, err) != ASSAY_OK)
-            break;
-        put = end;
+    for (size_t i = 0; i < sending->map->count; i++) {
+        struct assay_put_group question = {.endpoint = sending->map->shards[i].endpoint, .epoch = sending->map->epoch};
+        if (strcmp(question.endpoint, sending->group.endpoint) != 0 &&
+            assay_link_put(outbox->link, &question, NULL, told, ASK_MAP_MS, NULL) == ASSAY_OK && told->epoch > 0)
+            return true;
     }
-    return put;
+    return false;
+}
+
+/* After the attempts at one evaluator have failed. OK: there is another map now. Else err stays as it is. */
+static enum assay_status go_elsewhere(struct assay_outbox *outbox, struct sending *sending,
+                                      struct assay_shard_map *told, struct assay_err *err)
+{
+    struct attempts attempts = attempts_begin(outbox);
+    if (!is_passing(err->status) || !sending->map || sending->map->count < 2)
+        return err->status;
+    bool found;
+    do {
+        found = ask_others(outbox, sending, told);
+    } while (!found && assay_now_ms() - attempts.first_ms < outbox->options.elsewhere_ms &&
+             back_off(outbox, &attempts));
+    return found ? take_map(sending, told, err) : err->status;
+}
+
+/* Marks the records that the evaluators have. */
+static enum assay_status put_all(struct assay_outbox *outbox, struct sending *sending, struct assay_err *err)
+{
+    assay_auto(assay_free_ptr) struct assay_shard_map *told = sending->map ? calloc(1, sizeof *told) : NULL;
+    enum assay_status status = ASSAY_OK;
+    if (sending->map && !told)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the map of evaluators");
+    while (status == ASSAY_OK && fill_group(sending)) {
+        status = put_group(outbox, sending, told, err);
+        status = status == ASSAY_OK ? note_group(outbox, sending, told, err) : go_elsewhere(outbox, sending, told, err);
+    }
+    return status;
 }
 
 static enum assay_status complete(struct assay_outbox *outbox, const struct assay_worker_lease *lease,
@@ -189,21 +276,20 @@ static enum assay_status complete(struct assay_outbox *outbox, const struct assa
     return status;
 }
 
-static void tell_coordinator(struct assay_outbox *outbox, const struct assay_batch *batch, size_t put,
+static void tell_coordinator(struct assay_outbox *outbox, const struct assay_batch *batch, const bool *sent,
                              const struct assay_err *failure)
 {
     const struct assay_worker_lease *lease = &batch->loan->lease;
     struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_chunk_key *keys = calloc(put + 1, sizeof *keys);
+    struct assay_chunk_key *keys = calloc(batch->count + 1, sizeof *keys);
     uint64_t tokens = 0, tokens_all = 0;
     size_t keys_count = 0;
     bool lost = false;
-    for (size_t i = 0; i < batch->count; i++)
+    for (size_t i = 0; i < batch->count; i++) {
         tokens_all += batch->tokens[i];
-    for (size_t i = 0; i < put && keys; i++) {
-        if (!batch->records[i].is_extra)
+        tokens += sent[i] ? batch->tokens[i] : 0;
+        if (keys && sent[i] && !batch->records[i].is_extra)
             keys[keys_count++] = batch->records[i].key;
-        tokens += batch->tokens[i];
     }
     const struct assay_completion completion = {
         .keys = keys,
@@ -225,18 +311,22 @@ static void tell_coordinator(struct assay_outbox *outbox, const struct assay_bat
 
 static void send_batch(struct assay_outbox *outbox, const struct assay_batch *batch)
 {
-    struct assay_err failure = batch->failure;
+    struct assay_err failure = ASSAY_ERR_INIT;
     if (assay_loan_is_over(batch->loan))
         return;
-    size_t put = put_all(outbox, batch, &failure);
-    if (put == batch->count)
+    assay_auto(assay_free_ptr) bool *sent = calloc(batch->count + 1, sizeof *sent);
+    if (!sent)
+        return; /* the lease ends by itself */
+    struct sending sending = {.batch = batch, .map = batch->loan->lease.map, .sent = sent};
+    enum assay_status status = put_all(outbox, &sending, &failure);
+    if (status == ASSAY_OK)
         failure = batch->failure;
     else if (failure.status == ASSAY_CANCELLED)
         assay_err_set(&failure, ASSAY_UNAVAILABLE, "the worker is shutting down");
     if (failure.status != ASSAY_OK)
         assay_log(ASSAY_LOG_WARN, "lease given back lease=%llu status=%s reason=\"%s\"",
                   (unsigned long long)batch->loan->lease.lease_id, assay_status_name(failure.status), failure.text);
-    tell_coordinator(outbox, batch, put, &failure);
+    tell_coordinator(outbox, batch, sent, &failure);
 }
 
 static void trace_batch(struct assay_outbox *outbox, const struct assay_batch *batch)

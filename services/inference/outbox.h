@@ -39,10 +39,12 @@ struct assay_outbox_options {
     int64_t retry_ms;    /* no attempt begins later than that after the first: an evaluator that has died comes back
                             elsewhere */
     size_t attempts_max;
+    int64_t elsewhere_ms; /* with several evaluators: how long the others are asked who has taken a dead one's place */
 };
 #define ASSAY_OUTBOX_OPTIONS_DEFAULT                                                                                   \
     {                                                                                                                  \
-        .put_ms = 30000, .complete_ms = 10000, .backoff_ms = 200, .attempts_max = 5                                    \
+        .put_ms = 30000, .complete_ms = 10000, .backoff_ms = 100, .retry_ms = 2000, .attempts_max = 5,                 \
+        .elsewhere_ms = 10000                                                                                          \
     }
 
 /* Starts the thread. The link outlives the outbox. */

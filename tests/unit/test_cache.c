@@ -76,7 +76,7 @@ static struct assay_record_key put(struct bench *bench, unsigned chunk, unsigned
 
 static void put_sample(struct bench *bench, unsigned n)
 {
-    struct assay_blob blob = {{digest_of("sample", n)}, "abc", 3};
+    struct assay_blob blob = {.key = {digest_of("sample", n)}, .bytes = "abc", .len = 3};
     assert_int_equal(assay_blobs_put(bench->records, &blob, 1, NULL), ASSAY_OK);
 }
 

@@ -239,7 +239,7 @@ static enum assay_status run(struct bench *bench, const struct assay_score_spec 
                              struct assay_err *err)
 {
     const struct assay_score_deps deps = {bench->records, bench->heads, bench->pool, outcome->silence_ms};
-    const struct assay_score_sink sink = {outcome, is_cancelled, take};
+    const struct assay_score_sink sink = {outcome, is_cancelled, take, NULL};
     outcome->bench = bench;
     return assay_score_run(&deps, spec, &sink, err);
 }
