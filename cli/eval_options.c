@@ -58,6 +58,13 @@ enum assay_status assay_eval_variants_parse(const char *text,
     return ASSAY_OK;
 }
 
+/* A coordinator over tcp may be on another machine, and the model's path is one of that machine. */
+static bool is_elsewhere(const char *given, const char *coordinator)
+{
+    return given[0] == '/' && strlen(given) < ASSAY_PATH_MAX && coordinator &&
+           strncmp(coordinator, "tcp://", strlen("tcp://")) == 0 && access(given, F_OK) != 0;
+}
+
 static enum assay_status check_model(const char *given, char model_dir[ASSAY_PATH_MAX], struct assay_err *err)
 {
     char config[ASSAY_PATH_MAX];
@@ -102,7 +109,11 @@ static enum assay_status check_corpus(const char *path, struct assay_err *err)
 static enum assay_status check_files(struct assay_eval_options *options, const char *model, const char *data,
                                      struct assay_err *err)
 {
-    enum assay_status status = check_model(model, options->model_dir, err);
+    enum assay_status status = ASSAY_OK;
+    if (is_elsewhere(model, options->coordinator))
+        strcpy(options->model_dir, model);
+    else
+        status = check_model(model, options->model_dir, err);
     if (status == ASSAY_OK)
         status = check_corpus(options->corpus_path, err);
     if (status == ASSAY_OK)

@@ -19,13 +19,39 @@
 #define PROBE_MS 3000
 #define HEALTH_CHECK 0
 
+static const struct assay_metric_row rows[] = {
+    {.name = "assay_rpc_refused_total",
+     .help = "Messages and connections that the server did not take, by reason.",
+     .type = ASSAY_METRIC_COUNTER,
+     .labels = {"reason"}},
+    {.name = "assay_rpc_peers_cut_total",
+     .help = "Peers cut off because they sent what nobody understands.",
+     .type = ASSAY_METRIC_COUNTER},
+    {.name = "assay_rpc_connections", .help = "Connections to the server.", .type = ASSAY_METRIC_GAUGE},
+};
+enum { REFUSED, CUT, CONNECTIONS, ROWS };
+
 struct assay_observe {
     struct assay_observe_options options;
     struct assay_metrics *metrics;
     struct assay_http *http;
     const struct assay_server *server;
     struct assay_member *_Atomic member;
+    struct assay_metric *families[ROWS];
 };
+
+static void collect(void *arg)
+{
+    struct assay_observe *observe = arg;
+    struct assay_server_counts counts;
+    assay_server_counts(observe->server, &counts);
+    for (int i = 0; i < ASSAY_REFUSALS; i++) {
+        const char *reason = assay_refusal_name((enum assay_refusal)i);
+        assay_counter_set(assay_metric_series(observe->families[REFUSED], &reason), counts.refused[i]);
+    }
+    assay_counter_set(assay_metric_only(observe->families[CUT]), counts.cut);
+    assay_gauge_set(assay_metric_only(observe->families[CONNECTIONS]), (double)counts.connections);
+}
 
 /* --- pages --- */
 
@@ -100,6 +126,9 @@ enum assay_status assay_observe_serve(struct assay_observe *observe, const struc
                                                .pages = pages,
                                                .pages_count = ASSAY_COUNT(pages)};
     observe->server = server;
+    for (size_t i = 0; i < ROWS; i++)
+        observe->families[i] = assay_metrics_add(observe->metrics, &rows[i]);
+    assay_metrics_collect(observe->metrics, collect, observe);
     return options.endpoint && options.endpoint[0] ? assay_http_start(&options, &observe->http, err) : ASSAY_OK;
 }
 
