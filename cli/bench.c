@@ -7,14 +7,12 @@
 #include <unistd.h>
 
 #include "cli/bench_model.h"
+#include "cli/bench_quantize.h"
 #include "cli/commands.h"
 #include "cli/say.h"
 #include "common/base/limits.h"
 #include "common/kernels/kernels.h"
 #include "common/nn/scoring.h"
-#include "common/quant/int4.h"
-#include "common/quant/int8.h"
-#include "common/quant/nf4.h"
 
 #define NAME "bench"
 #define CHUNK_TOKENS ((size_t)512)
@@ -28,7 +26,8 @@ struct bench {
     struct assay_spec spec;
     size_t threads;
     cJSON *result;
-    char dir[64]; /* of the model, "" before it is there */
+    const char *parent;       /* where files are written; NULL: TMPDIR or /tmp */
+    char dir[ASSAY_PATH_MAX]; /* of the model, "" before it is there */
     struct assay_err *err;
 };
 
@@ -93,16 +92,22 @@ static enum assay_status noise_new(struct bench *b, size_t n, float scale, float
     return ASSAY_OK;
 }
 
-static enum assay_status write_model(struct bench *b)
+static enum assay_status make_dir(struct bench *b)
 {
     const char *parent = getenv("TMPDIR");
-    if (snprintf(b->dir, sizeof b->dir, "%s/assay-bench-XXXXXX", parent && *parent ? parent : "/tmp") >=
-            (int)sizeof b->dir ||
-        !mkdtemp(b->dir)) {
+    parent = b->parent ? b->parent : parent && *parent ? parent : "/tmp";
+    int length = snprintf(b->dir, sizeof b->dir, "%s/assay-bench-XXXXXX", parent);
+    if (length < 0 || length >= (int)sizeof b->dir || !mkdtemp(b->dir)) {
         b->dir[0] = '\0';
-        return assay_err_set(b->err, ASSAY_UNAVAILABLE, "cannot make a directory in TMPDIR or /tmp");
+        return assay_err_set(b->err, ASSAY_UNAVAILABLE, "cannot make a directory in %.200s", parent);
     }
-    return bench_model_write(b->dir, &b->shape, &b->spec, b->err);
+    return ASSAY_OK;
+}
+
+static enum assay_status write_model(struct bench *b)
+{
+    enum assay_status status = make_dir(b);
+    return status == ASSAY_OK ? bench_model_write(b->dir, &b->shape, &b->spec, b->err) : status;
 }
 
 /* Multiplications and additions of one chunk of tokens: the linears and both products of causal attention. */
@@ -235,65 +240,16 @@ static enum assay_status bench_score(struct bench *b)
     return status;
 }
 
-#define ROWS ((size_t)4864)
-#define COLUMNS ((size_t)896)
-
-typedef enum assay_status (*encode_fn)(const float *weights, void *codes, float *scales, struct assay_err *err);
-
-static enum assay_status encode_int8(const float *weights, void *codes, float *scales, struct assay_err *err)
+static enum assay_status quantize(struct bench *b)
 {
-    return assay_int8_encode(weights, ROWS, COLUMNS, codes, scales, err);
-}
-
-static enum assay_status encode_nf4(const float *weights, void *codes, float *scales, struct assay_err *err)
-{
-    float map[256], offset;
-    size_t count = ROWS * COLUMNS, blocks = assay_nf4_blocks(count, ASSAY_NF4_BLOCK);
-    uint8_t *bytes = codes;
-    enum assay_status status = assay_nf4_encode(weights, count, ASSAY_NF4_BLOCK, bytes, scales, err);
-    assay_nested_map(map);
-    if (status == ASSAY_OK)
-        assay_nested_encode(scales, blocks, map, bytes + assay_nf4_bytes(count), scales + blocks, &offset);
-    return status;
-}
-
-static enum assay_status encode_int4(const float *weights, void *codes, float *scales, struct assay_err *err)
-{
-    const struct assay_int4_shape shape = {ROWS, COLUMNS, 128};
-    uint32_t *words = codes;
-    return assay_int4_encode(weights, &shape, words, scales, words + ROWS * assay_int4_words(&shape), err);
-}
-
-static enum assay_status bench_quantize(struct bench *b)
-{
-    static const struct {
-        const char *name;
-        encode_fn encode;
-    } schemes[] = {{"int8", encode_int8}, {"nf4", encode_nf4}, {"int4", encode_int4}};
-    assay_auto(assay_free_ptr) float *weights = NULL, *scales = NULL, *codes = NULL;
-    enum assay_status status = noise_new(b, ROWS * COLUMNS, 0.05f, &weights);
-    if (status == ASSAY_OK)
-        status = noise_new(b, ROWS * COLUMNS / 16, 0, &scales);
-    if (status == ASSAY_OK)
-        status = noise_new(b, ROWS * COLUMNS / 2, 0, &codes);
-    for (size_t s = 0; s < ASSAY_COUNT(schemes) && status == ASSAY_OK; s++) {
-        double times[RUNS];
-        char key[64];
-        for (size_t i = 0; i < RUNS && status == ASSAY_OK; i++) {
-            double begin = seconds(CLOCK_THREAD_CPUTIME_ID);
-            status = schemes[s].encode(weights, codes, scales, b->err);
-            times[i] = seconds(CLOCK_THREAD_CPUTIME_ID) - begin;
-        }
-        snprintf(key, sizeof key, "%s_mb_per_core_second", schemes[s].name);
-        put(b, key, (double)(ROWS * COLUMNS * sizeof(float)) / median(times, RUNS) * 1e-6);
-    }
-    return status;
+    enum assay_status status = make_dir(b);
+    return status == ASSAY_OK ? bench_quantize(b->pool, &b->shape, b->dir, b->result, b->err) : status;
 }
 
 static const struct {
     const char *name;
     enum assay_status (*run)(struct bench *b);
-} benches[] = {{"engine", bench_engine}, {"score", bench_score}, {"quantize", bench_quantize}};
+} benches[] = {{"engine", bench_engine}, {"score", bench_score}, {"quantize", quantize}};
 
 static enum assay_status read_shape(const char *text, struct assay_model_config *ret, struct assay_err *err)
 {
@@ -322,9 +278,9 @@ static void print_result(const struct bench *b, bool json)
     cJSON_ArrayForEach(item, b->result)
     {
         if (cJSON_IsString(item))
-            printf("%-32s %s\n", item->string, item->valuestring);
+            printf("%-44s %s\n", item->string, item->valuestring);
         else
-            printf("%-32s %.6g\n", item->string, item->valuedouble);
+            printf("%-44s %.6g\n", item->string, item->valuedouble);
     }
 }
 
@@ -361,7 +317,7 @@ static enum assay_status run(struct bench *b, const char *what, const char *shap
 
 int assay_command_bench(int argc, char **argv)
 {
-    const char *what = NULL, *shape = "qwen2.5-0.5b", *scheme = "fp32";
+    const char *what = NULL, *shape = "qwen2.5-0.5b", *scheme = "fp32", *dir = NULL;
     bool json = false;
     int64_t threads = 1;
     const struct assay_setting settings[] = {
@@ -382,6 +338,11 @@ int assay_command_bench(int argc, char **argv)
          .max = ASSAY_POOL_THREADS_MAX,
          .argument = "N",
          .help = "threads to compute with"},
+        {.name = "dir",
+         .type = ASSAY_SETTING_STRING,
+         .target = &dir,
+         .argument = "DIR",
+         .help = "where to write models of random weights, which are removed; TMPDIR or /tmp unless given"},
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print JSON"},
     };
     const struct assay_command command = {
@@ -404,6 +365,6 @@ int assay_command_bench(int argc, char **argv)
         assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "found '%.40s', wanted engine, score or quantize", what);
         return assay_say_setting_failure(NAME, &err);
     }
-    struct bench bench = {.threads = (size_t)threads, .err = &err};
+    struct bench bench = {.threads = (size_t)threads, .parent = dir, .err = &err};
     return run(&bench, what, shape, scheme, json) == ASSAY_OK ? 0 : assay_say_failure(NAME, &err);
 }

@@ -15,7 +15,8 @@ static enum assay_status out_of_memory(const struct assay_making *making, struct
     return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while making %s", making->job->wanted_dir);
 }
 
-/* A file digest that also notes which files decide the model. */
+/* A file digest that also notes which files decide the model. Of a weight file it is that of the mapped bytes, which
+ * are the ones that are quantized. */
 static enum assay_status digest_and_note(void *arg, const char *path, struct assay_digest *ret, struct assay_err *err)
 {
     struct assay_making *making = arg;
@@ -29,7 +30,12 @@ static enum assay_status digest_and_note(void *arg, const char *path, struct ass
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s has more than %d weight files", making->job->model_dir,
                              ASSAY_MODEL_SHARDS_MAX);
     making->source_files[making->source_files_count++] = name;
-    return assay_digest_file(path, ret, err);
+    size_t bytes;
+    const void *mapped = assay_checkpoint_file(making->source, name, &bytes);
+    if (!mapped)
+        return assay_digest_file(path, ret, err);
+    *ret = assay_digest_of_bytes(mapped, bytes);
+    return ASSAY_OK;
 }
 
 enum assay_status assay_making_identify(struct assay_making *making, struct assay_model_id *ret, struct assay_err *err)

@@ -7,6 +7,7 @@
 
 #include "common/artifact/job.h"
 #include "common/formats/architecture.h"
+#include "common/kernels/codec/codec.h"
 #include "common/quant/scheme.h"
 
 /* Tensors that stand for one quantized weight, and room to work in. */
@@ -26,11 +27,13 @@ struct assay_part {
     enum assay_part_kind kind;
 };
 
-/* Rows [begin, end) of a weight. begin is a multiple of ASSAY_REWRITE_ROWS; parts[i] is the whole tensor of part i. */
+/* Rows [begin, end) of a weight. begin is a multiple of ASSAY_REWRITE_ROWS, or of 8 where cols is, too; parts[i] is the
+ * whole tensor of part i. */
 #define ASSAY_REWRITE_ROWS 64
 struct assay_rows {
     size_t begin, end, cols;
     void *const *parts;
+    const struct assay_codec_ops *ops;
 };
 
 /* A work in progress: an artifact's files are made in `dir`. */
@@ -56,11 +59,12 @@ struct assay_method {
      * when the layout cannot hold it. */
     enum assay_status (*plan)(const struct assay_spec *spec, size_t rows, size_t cols,
                               struct assay_part parts[ASSAY_PARTS_MAX], size_t *ret_count, struct assay_err *err);
-    /* weights[(end - begin), cols] are finite. Any thread. */
+    /* weights[(end - begin), cols]. INVALID_ARGUMENT where one is not finite. Any thread. */
     enum assay_status (*encode)(const struct assay_spec *spec, const float *weights, const struct assay_rows *rows,
                                 struct assay_err *err);
     /* Once all rows are encoded: what is made of the whole tensor. `rows` are all. NULL: nothing is. */
     void (*finish)(const struct assay_spec *spec, const struct assay_rows *rows);
+    bool finish_decides; /* what codes stand for; else a block is decoded as soon as it is encoded */
     /* The values that the codes stand for, in weights[(end - begin), cols]. Any thread. */
     void (*decode)(const struct assay_spec *spec, const struct assay_rows *rows, float *weights);
     /* quantization_config of config.json; NULL when out of memory. NULL: the files are those of a plain checkpoint.

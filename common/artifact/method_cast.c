@@ -15,9 +15,9 @@ static enum assay_status plan(const struct assay_spec *spec, size_t rows, size_t
     return ASSAY_OK;
 }
 
-static bool is_infinite(enum assay_dtype dtype, uint16_t code)
+static bool is_finite(enum assay_dtype dtype, uint16_t code)
 {
-    return (code & 0x7fff) == (dtype == ASSAY_F16 ? 0x7c00 : 0x7f80);
+    return (code & 0x7fff) < (dtype == ASSAY_F16 ? 0x7c00 : 0x7f80);
 }
 
 static enum assay_status encode(const struct assay_spec *spec, const float *weights, const struct assay_rows *rows,
@@ -27,7 +27,7 @@ static enum assay_status encode(const struct assay_spec *spec, const float *weig
     uint16_t *codes = (uint16_t *)rows->parts[0] + rows->begin * rows->cols;
     for (size_t i = 0; i < (rows->end - rows->begin) * rows->cols; i++) {
         codes[i] = dtype == ASSAY_F16 ? assay_f32_to_f16(weights[i]) : assay_f32_to_bf16(weights[i]);
-        if (is_infinite(dtype, codes[i]))
+        if (!is_finite(dtype, codes[i]))
             return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "row %zu, column %zu is %g, beyond what %s holds",
                                  rows->begin + i / rows->cols, i % rows->cols, (double)weights[i],
                                  assay_dtype_name(dtype));

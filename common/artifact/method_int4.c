@@ -55,7 +55,7 @@ static enum assay_status encode(const struct assay_spec *spec, const float *weig
                                 struct assay_err *err)
 {
     struct block block = block_of(spec, rows);
-    return assay_int4_encode(weights, &block.shape, block.codes, block.scales, block.zeros, err);
+    return rows->ops->int4_encode(weights, &block.shape, block.codes, block.scales, block.zeros, err);
 }
 
 static void finish(const struct assay_spec *spec, const struct assay_rows *rows)
@@ -69,7 +69,7 @@ static void finish(const struct assay_spec *spec, const struct assay_rows *rows)
 static void decode(const struct assay_spec *spec, const struct assay_rows *rows, float *weights)
 {
     struct block block = block_of(spec, rows);
-    assay_int4_decode(block.codes, block.scales, block.zeros, &block.shape, weights);
+    rows->ops->int4_decode(block.codes, block.scales, block.zeros, &block.shape, weights);
 }
 
 /* As compressed-tensors writes it: readers there expect every key. */

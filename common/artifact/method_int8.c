@@ -20,7 +20,7 @@ static enum assay_status encode(const struct assay_spec *spec, const float *weig
     (void)spec;
     int8_t *codes = (int8_t *)rows->parts[CODES] + rows->begin * rows->cols;
     float *scales = (float *)rows->parts[SCALES] + rows->begin;
-    return assay_int8_encode(weights, rows->end - rows->begin, rows->cols, codes, scales, err);
+    return rows->ops->int8_encode(weights, rows->end - rows->begin, rows->cols, codes, scales, err);
 }
 
 static void decode(const struct assay_spec *spec, const struct assay_rows *rows, float *weights)
@@ -28,7 +28,7 @@ static void decode(const struct assay_spec *spec, const struct assay_rows *rows,
     (void)spec;
     const int8_t *codes = (const int8_t *)rows->parts[CODES] + rows->begin * rows->cols;
     const float *scales = (const float *)rows->parts[SCALES] + rows->begin;
-    assay_int8_decode(codes, scales, rows->end - rows->begin, rows->cols, weights);
+    rows->ops->int8_decode(codes, scales, rows->end - rows->begin, rows->cols, weights);
 }
 
 /* As compressed-tensors writes it: readers there expect every key. */

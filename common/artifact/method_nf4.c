@@ -60,9 +60,9 @@ static enum assay_status encode(const struct assay_spec *spec, const float *weig
 {
     (void)spec;
     size_t begin = rows->begin * rows->cols;
-    return assay_nf4_encode(weights, (rows->end - rows->begin) * rows->cols, ASSAY_NF4_BLOCK,
-                            (uint8_t *)rows->parts[CODES] + begin / 2,
-                            (float *)rows->parts[ABSMAX] + begin / ASSAY_NF4_BLOCK, err);
+    return rows->ops->nf4_encode(weights, (rows->end - rows->begin) * rows->cols, ASSAY_NF4_BLOCK,
+                                 (uint8_t *)rows->parts[CODES] + begin / 2,
+                                 (float *)rows->parts[ABSMAX] + begin / ASSAY_NF4_BLOCK, err);
 }
 
 static void finish(const struct assay_spec *spec, const struct assay_rows *rows)
@@ -86,9 +86,9 @@ static void decode(const struct assay_spec *spec, const struct assay_rows *rows,
 {
     (void)spec;
     size_t begin = rows->begin * rows->cols;
-    assay_nf4_decode((const uint8_t *)rows->parts[CODES] + begin / 2,
-                     (const float *)rows->parts[ABSMAX] + begin / ASSAY_NF4_BLOCK,
-                     (rows->end - rows->begin) * rows->cols, ASSAY_NF4_BLOCK, weights);
+    rows->ops->nf4_decode((const uint8_t *)rows->parts[CODES] + begin / 2,
+                          (const float *)rows->parts[ABSMAX] + begin / ASSAY_NF4_BLOCK,
+                          (rows->end - rows->begin) * rows->cols, ASSAY_NF4_BLOCK, weights);
 }
 
 /* As transformers writes it: readers there expect every key. */
@@ -114,6 +114,7 @@ const struct assay_method assay_method_nf4 = {
     .plan = plan,
     .encode = encode,
     .finish = finish,
+    .finish_decides = true,
     .decode = decode,
     .config = config,
     .dtype = "float32",

@@ -1,19 +1,21 @@
-/* Rewrites a checkpoint weight by weight: memory for one tensor's codes and, by thread, for two blocks of rows. */
+/* Rewrites a checkpoint weight by weight: memory for the largest tensor's codes and, by thread, for two blocks of rows.
+ */
 #include <math.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/artifact/checks.h"
 #include "common/artifact/method.h"
 #include "common/base/limits.h"
 
 #define WEIGHTS_FILE "model.safetensors"
+#define STRIP_ROWS ((size_t)8)
 
 /* One tensor of the source and what becomes of it. */
 struct weight_plan {
     const struct assay_tensor *tensor;
+    bool turned;        /* the source is [cols, rows] */
     size_t parts_count; /* 0: copied */
     struct assay_part parts[ASSAY_PARTS_MAX];
     size_t bytes[ASSAY_PARTS_MAX];
@@ -27,16 +29,32 @@ struct plan {
     size_t quantized_count;
 };
 
+/* Memory for any weight of the plan, taken once: fresh memory costs more than what is written there. */
+struct room {
+    void *parts[ASSAY_PARTS_MAX];
+    float *scratch;                /* [threads, 2, strip] */
+    size_t strip;                  /* the most elements that go through all passes at once */
+    struct assay_error_sums *sums; /* one a block */
+};
+
+/* The file of weights being written. */
+struct writing {
+    struct assay_making *making;
+    const struct assay_method *method;
+    const struct assay_codec_ops *ops;
+    struct assay_safetensors_writer *file;
+    struct room room;
+};
+
 /* One weight, encoded by all threads. */
 struct encoding {
     const struct assay_method *method;
+    const struct assay_codec_ops *ops;
     const struct assay_spec *spec;
     const struct assay_tensor *tensor;
     size_t rows, cols;
     bool turned; /* the source is [cols, rows] */
-    void *parts[ASSAY_PARTS_MAX];
-    float *scratch; /* [threads, 2, ASSAY_REWRITE_ROWS, cols] */
-    struct assay_block_sums *sums;
+    const struct room *room;
     pthread_mutex_t lock; /* guards what follows: the failure of the first block that failed */
     size_t failed_block;
     struct assay_err err;
@@ -90,6 +108,16 @@ static enum assay_status out_of_memory(const char *what, struct assay_err *err)
 
 /* --- planning --- */
 
+static size_t rows_of(const struct weight_plan *weight)
+{
+    return weight->tensor->shape[weight->turned];
+}
+
+static size_t cols_of(const struct weight_plan *weight)
+{
+    return weight->tensor->shape[!weight->turned];
+}
+
 /* "model.layers.0.mlp.up_proj" + ".weight_scale" */
 static enum assay_status declare_part(struct assay_making *making, struct plan *plan, struct weight_plan *weight,
                                       size_t index, struct assay_err *err)
@@ -122,9 +150,9 @@ static enum assay_status plan_weight(struct assay_making *making, const struct a
         making->manifest->kept_bytes += tensor->bytes;
         return ASSAY_OK;
     }
-    bool turned = turns(making, method);
-    enum assay_status status = method->plan(&making->spec, tensor->shape[turned], tensor->shape[!turned], weight->parts,
-                                            &weight->parts_count, err);
+    weight->turned = turns(making, method);
+    enum assay_status status =
+        method->plan(&making->spec, rows_of(weight), cols_of(weight), weight->parts, &weight->parts_count, err);
     if (status != ASSAY_OK)
         assay_err_prefix(err, "tensor %s", tensor->name);
     plan->quantized_count++;
@@ -175,143 +203,170 @@ static enum assay_status plan_all(struct assay_making *making, const struct assa
 
 /* --- one weight --- */
 
-static enum assay_status check_finite(const struct encoding *encoding, const float *weights, size_t begin, size_t end,
-                                      struct assay_err *err)
+/* The sentence for weights that an encoder refused: `why` unless one is not finite. */
+static void refuse(const struct encoding *encoding, const float *weights, const struct assay_rows *rows,
+                   struct assay_err *why)
 {
-    size_t n = (end - begin) * encoding->cols, i = 0;
-    if (assay_all_finite(weights, n))
-        return ASSAY_OK;
-    while (i + 1 < n && isfinite(weights[i]))
+    size_t n = (rows->end - rows->begin) * rows->cols, i = 0;
+    while (i < n && isfinite(weights[i]))
         i++;
-    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "tensor %s: row %zu, column %zu is %s, wanted a finite number",
-                         encoding->tensor->name, begin + i / encoding->cols, i % encoding->cols,
-                         isnan(weights[i]) ? "NaN" : "infinite");
+    if (i == n)
+        assay_err_prefix(why, "tensor %s", encoding->tensor->name);
+    else
+        assay_err_set(why, ASSAY_INVALID_ARGUMENT, "tensor %s: row %zu, column %zu is %s, wanted a finite number",
+                      encoding->tensor->name, rows->begin + i / rows->cols, i % rows->cols,
+                      isnan(weights[i]) ? "NaN" : "infinite");
 }
 
-/* The same out of a source that is [cols, rows]. */
-static void read_turned_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
+/* Rows that go through all passes while they are in the cache: whole words of zero points, whole blocks of nf4, whole
+ * lanes of sums; all of the block where the columns do not allow it. */
+static size_t strip_rows(size_t cols)
 {
-    size_t size = assay_dtype_bytes(encoding->tensor->dtype);
-    float column[ASSAY_REWRITE_ROWS];
-    for (size_t i = 0; i < encoding->cols; i++) {
-        assay_widen(encoding->tensor->dtype,
-                    (const unsigned char *)encoding->tensor->data + (i * encoding->rows + begin) * size, end - begin,
-                    column);
-        for (size_t r = 0; r < end - begin; r++)
-            weights[r * encoding->cols + i] = column[r];
-    }
+    return cols % STRIP_ROWS == 0 ? STRIP_ROWS : ASSAY_REWRITE_ROWS;
 }
 
-/* Rows [begin, end) of the source as f32. */
-static void read_rows(const struct encoding *encoding, size_t begin, size_t end, float *weights)
-{
-    if (encoding->turned) {
-        read_turned_rows(encoding, begin, end, weights);
-        return;
-    }
-    size_t row_bytes = encoding->cols * assay_dtype_bytes(encoding->tensor->dtype);
-    assay_widen(encoding->tensor->dtype, (const unsigned char *)encoding->tensor->data + begin * row_bytes,
-                (end - begin) * encoding->cols, weights);
-}
-
-/* Room of a thread: two blocks of rows. */
+/* Room of a thread: two strips of rows. */
 static float *scratch_of(const struct encoding *encoding, size_t thread)
 {
-    return encoding->scratch + thread * 2 * ASSAY_REWRITE_ROWS * encoding->cols;
+    return encoding->room->scratch + thread * 2 * encoding->room->strip;
 }
 
-static struct assay_rows rows_of(const struct encoding *encoding, size_t block)
+/* Rows out of a source that is [cols, rows]. */
+static void read_turned_rows(const struct encoding *encoding, const struct assay_rows *rows, float *weights)
 {
-    size_t begin = block * ASSAY_REWRITE_ROWS, end = ASSAY_MIN(begin + ASSAY_REWRITE_ROWS, encoding->rows);
-    return (struct assay_rows){begin, end, encoding->cols, encoding->parts};
+    size_t size = assay_dtype_bytes(encoding->tensor->dtype), count = rows->end - rows->begin;
+    const unsigned char *bytes = encoding->tensor->data;
+    float column[ASSAY_REWRITE_ROWS];
+    for (size_t i = 0; i < rows->cols; i++) {
+        encoding->ops->widen(encoding->tensor->dtype, bytes + (i * encoding->rows + rows->begin) * size, count, column);
+        for (size_t r = 0; r < count; r++)
+            weights[r * rows->cols + i] = column[r];
+    }
+}
+
+/* Rows of the source as f32: where they lie when they are, else in the thread's room. */
+static const float *read_rows(const struct encoding *encoding, const struct assay_rows *rows, size_t thread)
+{
+    const struct assay_tensor *tensor = encoding->tensor;
+    const unsigned char *bytes = tensor->data;
+    float *room = scratch_of(encoding, thread);
+    if (encoding->turned) {
+        read_turned_rows(encoding, rows, room);
+        return room;
+    }
+    bytes += rows->begin * rows->cols * assay_dtype_bytes(tensor->dtype);
+    if (tensor->dtype == ASSAY_F32 && (uintptr_t)bytes % _Alignof(float) == 0)
+        return (const float *)(const void *)bytes;
+    encoding->ops->widen(tensor->dtype, bytes, (rows->end - rows->begin) * rows->cols, room);
+    return room;
+}
+
+static void measure(const struct encoding *encoding, const struct assay_rows *rows, const float *source, size_t block,
+                    size_t thread)
+{
+    float *decoded = scratch_of(encoding, thread) + encoding->room->strip;
+    encoding->method->decode(encoding->spec, rows, decoded);
+    encoding->ops->add_errors(source, decoded, (rows->end - rows->begin) * rows->cols, &encoding->room->sums[block]);
+}
+
+static void note_failure(struct encoding *encoding, size_t block, const struct assay_err *err)
+{
+    pthread_mutex_lock(&encoding->lock);
+    if (block < encoding->failed_block) {
+        encoding->failed_block = block;
+        encoding->err = *err;
+    }
+    pthread_mutex_unlock(&encoding->lock);
+}
+
+/* Encodes or measures a block, or both, strip by strip. */
+static void pass(struct encoding *encoding, size_t block, size_t thread, bool encodes, bool measures)
+{
+    size_t strip = strip_rows(encoding->cols), begin = block * ASSAY_REWRITE_ROWS;
+    size_t end = ASSAY_MIN(begin + ASSAY_REWRITE_ROWS, encoding->rows);
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (measures)
+        encoding->room->sums[block] = (struct assay_error_sums){0};
+    for (; begin < end; begin += strip) {
+        const struct assay_rows rows = {begin, ASSAY_MIN(begin + strip, end), encoding->cols, encoding->room->parts,
+                                        encoding->ops};
+        const float *source = read_rows(encoding, &rows, thread);
+        if (encodes && encoding->method->encode(encoding->spec, source, &rows, &err) != ASSAY_OK) {
+            refuse(encoding, source, &rows, &err);
+            note_failure(encoding, block, &err);
+            return;
+        }
+        if (measures)
+            measure(encoding, &rows, source, block, thread);
+    }
 }
 
 static void encode_block(void *arg, size_t block, size_t thread)
 {
     struct encoding *encoding = arg;
-    struct assay_rows rows = rows_of(encoding, block);
-    float *source = scratch_of(encoding, thread);
-    struct assay_err err = ASSAY_ERR_INIT;
-    read_rows(encoding, rows.begin, rows.end, source);
-    enum assay_status status = check_finite(encoding, source, rows.begin, rows.end, &err);
-    if (status == ASSAY_OK) {
-        status = encoding->method->encode(encoding->spec, source, &rows, &err);
-        if (status != ASSAY_OK)
-            assay_err_prefix(&err, "tensor %s", encoding->tensor->name);
-    }
-    if (status == ASSAY_OK)
-        return;
-    pthread_mutex_lock(&encoding->lock);
-    if (block < encoding->failed_block) {
-        encoding->failed_block = block;
-        encoding->err = err;
-    }
-    pthread_mutex_unlock(&encoding->lock);
+    pass(encoding, block, thread, true, !encoding->method->finish_decides);
 }
 
 static void measure_block(void *arg, size_t block, size_t thread)
 {
-    struct encoding *encoding = arg;
-    struct assay_rows rows = rows_of(encoding, block);
-    float *source = scratch_of(encoding, thread), *decoded = source + ASSAY_REWRITE_ROWS * encoding->cols;
-    read_rows(encoding, rows.begin, rows.end, source);
-    encoding->method->decode(encoding->spec, &rows, decoded);
-    assay_block_sums(source, decoded, (rows.end - rows.begin) * encoding->cols, &encoding->sums[block]);
+    pass(arg, block, thread, false, true);
 }
 
-/* All blocks are encoded before any is decoded: what is made of the whole tensor decides what codes stand for. */
 static void run_encoding(struct assay_pool *pool, struct encoding *encoding, size_t blocks)
 {
-    const struct assay_rows all = {0, encoding->rows, encoding->cols, encoding->parts};
+    const struct assay_rows all = {0, encoding->rows, encoding->cols, encoding->room->parts, encoding->ops};
     assay_pool_run(pool, blocks, encode_block, encoding);
     if (encoding->failed_block != SIZE_MAX)
         return;
     if (encoding->method->finish)
         encoding->method->finish(encoding->spec, &all);
-    assay_pool_run(pool, blocks, measure_block, encoding);
+    if (encoding->method->finish_decides)
+        assay_pool_run(pool, blocks, measure_block, encoding);
+}
+
+static double sum_of(const double lanes[ASSAY_ERROR_LANES])
+{
+    double sum = 0;
+    for (size_t lane = 0; lane < ASSAY_ERROR_LANES; lane++)
+        sum += lanes[lane];
+    return sum;
 }
 
 static struct assay_tensor_error error_of(const struct encoding *encoding, size_t blocks)
 {
-    struct assay_block_sums all = {0};
+    double xx = 0, yy = 0, xy = 0, squared = 0, most = 0;
     for (size_t i = 0; i < blocks; i++) {
-        const struct assay_block_sums *sums = &encoding->sums[i];
-        all.xx += sums->xx;
-        all.yy += sums->yy;
-        all.xy += sums->xy;
-        all.difference_squared += sums->difference_squared;
-        all.difference_max = fmax(all.difference_max, sums->difference_max);
+        const struct assay_error_sums *sums = &encoding->room->sums[i];
+        xx += sum_of(sums->xx);
+        yy += sum_of(sums->yy);
+        xy += sum_of(sums->xy);
+        squared += sum_of(sums->difference_squared);
+        for (size_t lane = 0; lane < ASSAY_ERROR_LANES; lane++)
+            most = fmax(most, sums->difference_max[lane]);
     }
     return (struct assay_tensor_error){
         .tensor = encoding->tensor->name,
         .layer = layer_of(encoding->tensor->name),
-        .cosine = all.xx > 0 && all.yy > 0 ? all.xy / (sqrt(all.xx) * sqrt(all.yy)) : NAN,
-        .relative_frobenius = all.xx > 0 ? sqrt(all.difference_squared / all.xx) : NAN,
-        .max_abs = all.difference_max,
+        .cosine = xx > 0 && yy > 0 ? xy / (sqrt(xx) * sqrt(yy)) : NAN,
+        .relative_frobenius = xx > 0 ? sqrt(squared / xx) : NAN,
+        .max_abs = most,
         .elements = assay_tensor_elements(encoding->tensor),
     };
 }
 
+static size_t blocks_of(size_t rows)
+{
+    return (rows + ASSAY_REWRITE_ROWS - 1) / ASSAY_REWRITE_ROWS;
+}
+
 static enum assay_status encode_weight(struct assay_making *making, struct encoding *encoding, struct assay_err *err)
 {
-    struct assay_pool *pool = making->job->pool;
-    size_t blocks = (encoding->rows + ASSAY_REWRITE_ROWS - 1) / ASSAY_REWRITE_ROWS;
-    size_t scratch_rows = assay_pool_threads(pool) * 2 * ASSAY_REWRITE_ROWS;
-    encoding->scratch = calloc(scratch_rows * encoding->cols, sizeof *encoding->scratch);
-    encoding->sums = calloc(blocks, sizeof *encoding->sums);
-    enum assay_status status = ASSAY_OK;
-    if (!encoding->scratch || !encoding->sums) {
-        status = out_of_memory(encoding->tensor->name, err);
-    } else {
-        run_encoding(pool, encoding, blocks);
-        if (encoding->failed_block != SIZE_MAX)
-            status = assay_err_set(err, encoding->err.status, "%s", encoding->err.text);
-        else
-            making->manifest->errors[making->manifest->errors_count] = error_of(encoding, blocks);
-    }
-    free(encoding->scratch);
-    free(encoding->sums);
-    return status;
+    size_t blocks = blocks_of(encoding->rows);
+    run_encoding(making->job->pool, encoding, blocks);
+    if (encoding->failed_block != SIZE_MAX)
+        return assay_err_set(err, encoding->err.status, "%s", encoding->err.text);
+    making->manifest->errors[making->manifest->errors_count] = error_of(encoding, blocks);
+    return ASSAY_OK;
 }
 
 /* The manifest outlives the checkpoint, whose names the errors must not keep. */
@@ -326,64 +381,106 @@ static enum assay_status keep_error_name(struct assay_making *making, struct ass
     return ASSAY_OK;
 }
 
-static enum assay_status quantize_weight(struct assay_making *making, const struct assay_method *method,
-                                         const struct weight_plan *weight, struct assay_safetensors_writer *writer,
+static enum assay_status quantize_weight(struct writing *writing, const struct weight_plan *weight,
                                          struct assay_err *err)
 {
-    bool turned = turns(making, method);
     struct encoding encoding = {
-        .method = method,
-        .spec = &making->spec,
+        .method = writing->method,
+        .ops = writing->ops,
+        .spec = &writing->making->spec,
         .tensor = weight->tensor,
-        .rows = weight->tensor->shape[turned],
-        .cols = weight->tensor->shape[!turned],
-        .turned = turned,
+        .rows = rows_of(weight),
+        .cols = cols_of(weight),
+        .turned = weight->turned,
+        .room = &writing->room,
         .lock = PTHREAD_MUTEX_INITIALIZER,
         .failed_block = SIZE_MAX,
     };
-    enum assay_status status = ASSAY_OK;
-    for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++) {
-        encoding.parts[i] = malloc(weight->bytes[i] + 1);
-        status = encoding.parts[i] ? ASSAY_OK : out_of_memory(weight->tensor->name, err);
-    }
+    enum assay_status status = encode_weight(writing->making, &encoding, err);
     if (status == ASSAY_OK)
-        status = encode_weight(making, &encoding, err);
-    if (status == ASSAY_OK)
-        status = keep_error_name(making, err);
+        status = keep_error_name(writing->making, err);
     for (size_t i = 0; i < weight->parts_count && status == ASSAY_OK; i++)
         if (weight->parts[i].kind != ASSAY_PART_ROOM)
-            status = assay_safetensors_append(writer, encoding.parts[i], weight->bytes[i], err);
-    for (size_t i = 0; i < ASSAY_PARTS_MAX; i++)
-        free(encoding.parts[i]);
+            status = assay_safetensors_append(writing->file, writing->room.parts[i], weight->bytes[i], err);
     pthread_mutex_destroy(&encoding.lock);
     return status;
 }
 
+static void room_release(struct room *room)
+{
+    for (size_t i = 0; i < ASSAY_PARTS_MAX; i++)
+        free(room->parts[i]);
+    free(room->scratch);
+    free(room->sums);
+}
+
+static enum assay_status room_take(const struct assay_making *making, const struct plan *plan, struct room *ret,
+                                   struct assay_err *err)
+{
+    size_t bytes[ASSAY_PARTS_MAX] = {0}, strip = 0, blocks = 0, threads = assay_pool_threads(making->job->pool);
+    for (size_t i = 0; i < plan->weights_count; i++) {
+        const struct weight_plan *weight = &plan->weights[i];
+        for (size_t part = 0; part < weight->parts_count; part++)
+            bytes[part] = ASSAY_MAX(bytes[part], weight->bytes[part]);
+        if (weight->parts_count) {
+            strip = ASSAY_MAX(strip, strip_rows(cols_of(weight)) * cols_of(weight));
+            blocks = ASSAY_MAX(blocks, blocks_of(rows_of(weight)));
+        }
+    }
+    struct room room = {.strip = strip,
+                        .scratch = calloc(threads * 2 * strip, sizeof *room.scratch),
+                        .sums = calloc(blocks, sizeof *room.sums)};
+    bool failed = !room.scratch || !room.sums;
+    for (size_t i = 0; i < ASSAY_PARTS_MAX; i++) {
+        room.parts[i] = bytes[i] ? malloc(bytes[i]) : NULL;
+        failed |= bytes[i] && !room.parts[i];
+    }
+    if (failed) {
+        room_release(&room);
+        return out_of_memory(making->job->model_dir, err);
+    }
+    *ret = room;
+    return ASSAY_OK;
+}
+
 /* --- files --- */
+
+static enum assay_status write_tensors(struct writing *writing, const struct plan *plan, struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t i = 0; i < plan->weights_count && status == ASSAY_OK; i++) {
+        const struct weight_plan *weight = &plan->weights[i];
+        status = assay_making_step(writing->making, i, plan->weights_count, err);
+        if (status == ASSAY_OK)
+            status = weight->parts_count
+                         ? quantize_weight(writing, weight, err)
+                         : assay_safetensors_append(writing->file, weight->tensor->data, weight->tensor->bytes, err);
+    }
+    return status;
+}
 
 static enum assay_status write_weights(struct assay_making *making, const struct assay_method *method,
                                        const struct plan *plan, struct assay_err *err)
 {
     char path[ASSAY_PATH_MAX];
-    struct assay_safetensors_writer *writer = NULL;
-    enum assay_status status = assay_path_join(path, making->dir, WEIGHTS_FILE, err);
+    const struct assay_kernels *kernels;
+    struct writing writing = {.making = making, .method = method};
+    enum assay_status status = assay_kernels_select(&kernels, err);
     if (status == ASSAY_OK)
-        status = assay_safetensors_create(path, plan->outputs, plan->outputs_count, &writer, err);
-    if (status != ASSAY_OK)
-        return status;
-    for (size_t i = 0; i < plan->weights_count && status == ASSAY_OK; i++) {
-        const struct weight_plan *weight = &plan->weights[i];
-        status = assay_making_step(making, i, plan->weights_count, err);
+        status = room_take(making, plan, &writing.room, err);
+    if (status == ASSAY_OK)
+        status = assay_path_join(path, making->dir, WEIGHTS_FILE, err);
+    if (status == ASSAY_OK)
+        status = assay_safetensors_create(path, plan->outputs, plan->outputs_count, &writing.file, err);
+    if (status == ASSAY_OK) {
+        writing.ops = assay_codec_ops(kernels);
+        status = write_tensors(&writing, plan, err);
         if (status == ASSAY_OK)
-            status = weight->parts_count
-                         ? quantize_weight(making, method, weight, writer, err)
-                         : assay_safetensors_append(writer, weight->tensor->data, weight->tensor->bytes, err);
+            status = assay_safetensors_finish(writing.file, err);
+        else
+            assay_safetensors_abandon(writing.file);
     }
-    if (status != ASSAY_OK) {
-        assay_safetensors_abandon(writer);
-        return status;
-    }
-    status = assay_safetensors_finish(writer, err);
+    room_release(&writing.room);
     return status == ASSAY_OK ? assay_making_add_file(making, WEIGHTS_FILE, false, err) : status;
 }
 

@@ -296,6 +296,14 @@ const struct assay_tensor *assay_checkpoint_find(const struct assay_checkpoint *
     return found ? found->tensor : NULL;
 }
 
+const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name, size_t *ret_bytes)
+{
+    for (size_t i = 0; i < checkpoint->files.count; i++)
+        if (strcmp(checkpoint->files.names[i], name) == 0)
+            return assay_safetensors_bytes(checkpoint->shards[i], ret_bytes);
+    return NULL;
+}
+
 static enum assay_status read_every_byte(void *arg, const char *path, struct assay_digest *ret, struct assay_err *err)
 {
     (void)arg;

@@ -23,6 +23,9 @@ const struct assay_tensor *assay_checkpoint_at(const struct assay_checkpoint *ch
                                                size_t index); /* by name order */
 const struct assay_tensor *assay_checkpoint_find(const struct assay_checkpoint *checkpoint, const char *name);
 
+/* All bytes of a weight file by its name in the directory, as mapped; NULL when there is none of that name. */
+const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name, size_t *ret_bytes);
+
 /* Digest of everything that decides what the model computes: config.json and the weight files by content, in name
  * order. `digest_of` returns the digest of one file (so that a caller can cache by inode); NULL reads every byte. */
 typedef enum assay_status (*assay_file_digest_fn)(void *arg, const char *path, struct assay_digest *ret,

@@ -18,9 +18,11 @@ struct entry {
 
 struct assay_safetensors {
     struct assay_mapping mapping; /* empty when the caller keeps the bytes */
-    cJSON *header;                /* names and metadata point into it */
-    const cJSON *metadata;        /* NULL when there is none */
-    struct entry *entries;        /* in file order */
+    const void *bytes;
+    size_t len;
+    cJSON *header;         /* names and metadata point into it */
+    const cJSON *metadata; /* NULL when there is none */
+    struct entry *entries; /* in file order */
     const struct entry **by_name;
     size_t count;
 };
@@ -253,6 +255,8 @@ static enum assay_status parse(struct assay_mapping mapping, const void *bytes, 
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory", what);
     }
     file->mapping = mapping;
+    file->bytes = bytes;
+    file->len = len;
     enum assay_status status = read_header(file, bytes, len, what, err);
     if (status == ASSAY_OK)
         *ret = file;
@@ -285,6 +289,12 @@ void assay_safetensors_close(struct assay_safetensors *file)
     cJSON_Delete(file->header);
     assay_unmap(&file->mapping);
     free(file);
+}
+
+const void *assay_safetensors_bytes(const struct assay_safetensors *file, size_t *ret_bytes)
+{
+    *ret_bytes = file->len;
+    return file->bytes;
 }
 
 size_t assay_safetensors_count(const struct assay_safetensors *file)

@@ -36,6 +36,8 @@ size_t assay_safetensors_count(const struct assay_safetensors *file);
 const struct assay_tensor *assay_safetensors_at(const struct assay_safetensors *file, size_t index); /* in file order */
 /* NULL when absent. O(log n). */
 const struct assay_tensor *assay_safetensors_find(const struct assay_safetensors *file, const char *name);
+/* All bytes of the file, as mapped. */
+const void *assay_safetensors_bytes(const struct assay_safetensors *file, size_t *ret_bytes);
 /* A string of __metadata__, or NULL. */
 const char *assay_safetensors_metadata(const struct assay_safetensors *file, const char *key);
 

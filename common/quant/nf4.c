@@ -1,12 +1,4 @@
-#include "common/quant/nf4.h"
-
-#include "common/quant/bits.h"
-
-#define CHUNK ((size_t)64) /* codes between two passes over a block, even */
-#define THRESHOLDS 15
-#define CODE_OF_ZERO 7
-/* What bitsandbytes divides by in a block of zeros. */
-#define ABSMAX_MIN 1e-38f
+#include "common/quant/nf4_body.h"
 
 const float assay_nf4_table[16] = {
     -1.0f,
@@ -37,86 +29,15 @@ size_t assay_nf4_bytes(size_t count)
     return (count + 1) / 2;
 }
 
-/* Middles between neighbours: a value above middle k is nearer to k + 1. */
-static void middles_of(const float *values, size_t count, float *middles)
-{
-    for (size_t k = 0; k + 1 < count; k++)
-        middles[k] = (values[k] + values[k + 1]) / 2;
-}
-
-static int32_t largest_magnitude_bits(const float *x, size_t n)
-{
-    int32_t most = 0;
-    for (size_t i = 0; i < n; i++) {
-        int32_t bits = assay_magnitude_bits(x[i]);
-        most = bits > most ? bits : most;
-    }
-    return most;
-}
-
-/* At most CHUNK values of [-1, 1], already scaled. */
-static void encode_chunk(const float thresholds[THRESHOLDS], const float *restrict v, size_t n,
-                         uint8_t *restrict packed)
-{
-    int32_t codes[CHUNK + 1];
-    codes[n] = CODE_OF_ZERO; /* pads an odd count */
-    for (size_t i = 0; i < n; i++) {
-        int32_t code = 0;
-        for (size_t k = 0; k < THRESHOLDS; k++)
-            code += v[i] > thresholds[k];
-        codes[i] = code;
-    }
-    for (size_t i = 0; i < (n + 1) / 2; i++)
-        packed[i] = (uint8_t)(codes[2 * i] << 4 | codes[2 * i + 1]);
-}
-
-static void encode_block(const float thresholds[THRESHOLDS], const float *x, size_t n, float absmax, bool is_whole,
-                         uint8_t *packed)
-{
-    float reciprocal = 1.0f / absmax, v[CHUNK];
-    for (size_t begin = 0; begin < n; begin += CHUNK) {
-        size_t len = ASSAY_MIN(CHUNK, n - begin);
-        if (is_whole)
-            for (size_t i = 0; i < len; i++)
-                v[i] = x[begin + i] * reciprocal;
-        else
-            for (size_t i = 0; i < len; i++)
-                v[i] = x[begin + i] / absmax;
-        encode_chunk(thresholds, v, len, packed + begin / 2);
-    }
-}
-
-static enum assay_status not_finite(const float *weights, size_t begin, struct assay_err *err)
-{
-    size_t i = begin;
-    while (assay_magnitude_bits(weights[i]) < ASSAY_INFINITY_BITS)
-        i++;
-    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "element %zu is %g; only finite weights can be quantized", i,
-                         (double)weights[i]);
-}
-
 enum assay_status assay_nf4_encode(const float *weights, size_t count, size_t block, uint8_t *packed, float *absmax,
                                    struct assay_err *err)
 {
-    float thresholds[THRESHOLDS];
-    middles_of(assay_nf4_table, 16, thresholds);
-    for (size_t begin = 0, b = 0; begin < count; begin += block, b++) {
-        size_t n = ASSAY_MIN(block, count - begin);
-        int32_t bits = largest_magnitude_bits(weights + begin, n);
-        if (bits >= ASSAY_INFINITY_BITS)
-            return not_finite(weights, begin, err);
-        absmax[b] = assay_float_of_bits(bits);
-        encode_block(thresholds, weights + begin, n, ASSAY_MAX(absmax[b], ABSMAX_MIN), n == block, packed + begin / 2);
-    }
-    return ASSAY_OK;
+    return nf4_encode(weights, count, block, packed, absmax, err);
 }
 
 void assay_nf4_decode(const uint8_t *packed, const float *absmax, size_t count, size_t block, float *weights)
 {
-    for (size_t i = 0; i < count; i++) {
-        uint8_t codes = packed[i / 2];
-        weights[i] = assay_nf4_table[i % 2 ? codes & 0xf : codes >> 4] * absmax[i / block];
-    }
+    nf4_decode(packed, absmax, count, block, weights);
 }
 
 /* Point k of `steps` + 1 evenly spaced ones from 0.1 to 1, as torch.linspace rounds it: from the nearer end. */
@@ -159,7 +80,7 @@ void assay_nested_encode(const float *absmax, size_t count, const float map[256]
                          float *ret_offset)
 {
     float midpoints[255];
-    middles_of(map, 256, midpoints);
+    nf4_middles_of(map, 256, midpoints);
     double sum = 0;
     for (size_t i = 0; i < count; i++)
         sum += (double)absmax[i];
@@ -172,7 +93,7 @@ void assay_nested_encode(const float *absmax, size_t count, const float map[256]
             most = magnitude > most ? magnitude : most;
         }
         absmax2[b] = most;
-        float divisor = ASSAY_MAX(most, ABSMAX_MIN);
+        float divisor = ASSAY_MAX(most, NF4_ABSMAX_MIN);
         for (size_t i = begin; i < end; i++)
             codes[i] = nearest(midpoints, (absmax[i] - offset) * (1.0f / divisor));
     }

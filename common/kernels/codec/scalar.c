@@ -1,0 +1,2 @@
+#define OPS assay_codec_ops__scalar
+#include "common/kernels/codec/body.h"
