@@ -10,6 +10,7 @@
 #include "cli/directory.h"
 #include "cli/say.h"
 #include "common/base/exit_code.h"
+#include "common/base/fs.h"
 #include "common/base/paths.h"
 #include "common/corpus/chunks.h"
 
@@ -102,7 +103,17 @@ static enum assay_status check_corpus(const char *path, struct assay_err *err)
     if (S_ISREG(st.st_mode) && st.st_size > (off_t)ASSAY_CORPUS_BYTES_MAX)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "corpus %s: found %lld bytes, wanted at most %u", path,
                              (long long)st.st_size, ASSAY_CORPUS_BYTES_MAX);
-    return ASSAY_OK;
+    if (!S_ISREG(st.st_mode))
+        return ASSAY_OK;
+    struct assay_mapping text;
+    enum assay_status status = assay_map_file(path, &text, err);
+    if (status != ASSAY_OK)
+        return status;
+    status = assay_corpus_check((const char *)text.data, text.bytes, err);
+    assay_unmap(&text);
+    if (status != ASSAY_OK)
+        assay_err_prefix(err, "corpus %s", path);
+    return status;
 }
 
 /* Inputs and the place of the results, so that nothing runs for nothing. */

@@ -12,12 +12,18 @@ static enum assay_status read_method(const struct assay_checkpoint *checkpoint, 
 {
     const cJSON *quantization =
         cJSON_GetObjectItemCaseSensitive(assay_checkpoint_config(checkpoint), "quantization_config");
-    const char *name = "", *dir = assay_checkpoint_dir(checkpoint);
+    const char *name = "";
+    char what[ASSAY_PATH_MAX];
     if (!quantization || cJSON_IsNull(quantization)) {
         *ret = METHOD_NONE;
         return ASSAY_OK;
     }
-    enum assay_status status = assay_json_get_string(quantization, dir, "quant_method", true, &name, err);
+    enum assay_status status = assay_path_join(what, assay_checkpoint_dir(checkpoint), "config.json", err);
+    if (status != ASSAY_OK)
+        return status;
+    if (!cJSON_IsObject(quantization))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: quantization_config is not an object", what);
+    status = assay_json_get_string(quantization, what, "quant_method", true, &name, err);
     if (status != ASSAY_OK)
         return status;
     if (strcmp(name, "bitsandbytes") == 0)
@@ -26,9 +32,9 @@ static enum assay_status read_method(const struct assay_checkpoint *checkpoint, 
         *ret = METHOD_COMPRESSED;
     else
         return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                             "%s: quant_method '%.60s' cannot be read; bitsandbytes and compressed-tensors can", dir,
+                             "%s: quant_method '%.60s' cannot be read; bitsandbytes and compressed-tensors can", what,
                              name);
-    return ASSAY_OK;
+    return assay_stored_check_config(quantization, what, *ret == METHOD_COMPRESSED, err);
 }
 
 /* The name without this end, in the arena; NULL when it has another one. Sets *failed when out of memory. */
@@ -64,6 +70,21 @@ static bool is_part(const struct assay_checkpoint *checkpoint, enum method metho
     return false;
 }
 
+/* Parts that belong to no weight, or to one of a dtype that has none. */
+static enum assay_status refuse_strays(const struct assay_checkpoint *checkpoint, const struct assay_stored *stored,
+                                       struct assay_arena *arena, bool *failed, struct assay_err *err)
+{
+    static const char *const ends[] = {".weight_scale", ".weight_zero_point", ".weight_shape"};
+    for (size_t i = 0; i < ASSAY_COUNT(ends); i++)
+        if (without(arena, stored->name, ends[i], failed))
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "tensor %s belongs to a weight that is not there",
+                                 stored->name);
+    if (assay_stored_part(checkpoint, stored, "_scale"))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "tensor %s has a scale and is %s, wanted I8", stored->name,
+                             assay_dtype_name(stored->source->dtype));
+    return ASSAY_OK;
+}
+
 static enum assay_status describe(const struct assay_checkpoint *checkpoint, enum method method,
                                   const struct assay_tensor *tensor, struct assay_arena *arena,
                                   struct assay_stored *stored, struct assay_err *err)
@@ -82,8 +103,11 @@ static enum assay_status describe(const struct assay_checkpoint *checkpoint, enu
     } else if (method == METHOD_BITSANDBYTES && (tensor->dtype == ASSAY_U8 || tensor->dtype == ASSAY_I8 ||
                                                  assay_stored_part(checkpoint, stored, NF4_STATE))) {
         status = assay_nf4_describe(checkpoint, stored, err);
-    } else if (tensor->dtype == ASSAY_F16 || tensor->dtype == ASSAY_BF16) {
-        stored->dtype = ASSAY_F32;
+    } else {
+        if (method == METHOD_COMPRESSED)
+            status = refuse_strays(checkpoint, stored, arena, &failed, err);
+        if (tensor->dtype == ASSAY_F16 || tensor->dtype == ASSAY_BF16)
+            stored->dtype = ASSAY_F32;
     }
     return failed ? assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the tensors of a checkpoint")
                   : status;

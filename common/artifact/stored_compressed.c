@@ -85,8 +85,10 @@ static enum assay_status find_scales(const struct assay_checkpoint *checkpoint, 
                                                   false, -1, ASSAY_MODEL_VOCAB_MAX, &group, err);
     if (status != ASSAY_OK)
         return status;
-    if (ret->groups > 1)
-        ret->group = group > 0 ? (size_t)group : (size_t)cols / ret->groups;
+    if (assay_stored_by_group(weights_config(checkpoint)))
+        ret->group = (size_t)group;
+    else if (ret->groups > 1)
+        ret->group = (size_t)cols / ret->groups;
     if (ret->group == 0 || (cols + ret->group - 1) / ret->group != ret->groups)
         return misfit(stored, "weight_scale has another number of groups than the row", err);
     return ASSAY_OK;

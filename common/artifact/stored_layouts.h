@@ -19,6 +19,13 @@ enum assay_status assay_nf4_describe(const struct assay_checkpoint *checkpoint, 
 enum assay_status assay_nf4_read(const struct assay_checkpoint *checkpoint, const struct assay_stored *stored,
                                  struct assay_arena *arena, float *values, struct assay_err *err) ASSAY_MUST_USE;
 
+/* UNIMPLEMENTED or INVALID_ARGUMENT, with `what`, where quantization_config says that the codes mean something else
+ * than we read in them. */
+enum assay_status assay_stored_check_config(const cJSON *quantization, const char *what, bool is_compressed,
+                                            struct assay_err *err) ASSAY_MUST_USE;
+/* compressed-tensors' "strategy" of these weights is "group". */
+bool assay_stored_by_group(const cJSON *weights);
+
 /* NAME + suffix, or NULL. */
 const struct assay_tensor *assay_stored_part(const struct assay_checkpoint *checkpoint,
                                              const struct assay_stored *stored, const char *suffix);

@@ -89,6 +89,8 @@ enum assay_status assay_nf4_describe(const struct assay_checkpoint *checkpoint, 
     size_t count = (size_t)(state.shape[0] * state.shape[1]);
     size_t blocks = assay_nf4_blocks(count, (size_t)state.block);
     const struct assay_tensor *absmax = assay_stored_part(checkpoint, stored, ".absmax");
+    if (stored->source->dtype == ASSAY_BOOL)
+        return misfit(stored, "it is BOOL, wanted U8", err);
     if (stored->source->bytes != assay_nf4_bytes(count))
         return misfit(stored, "its bytes are not those of its shape", err);
     if (!is_our_table(assay_stored_part(checkpoint, stored, ".quant_map")))

@@ -3,6 +3,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/utf8.h"
+
 static const struct assay_protocol protocols[] = {
     {
         .name = "llamacpp-512",
@@ -108,6 +110,15 @@ static enum assay_status cut(const struct assay_protocol *protocol, const struct
     }
     *ret = (struct assay_chunks){at, count, assay_steal(ids), tokens, frame->prefix > 0};
     return ASSAY_OK;
+}
+
+enum assay_status assay_corpus_check(const char *text, size_t len, struct assay_err *err)
+{
+    size_t good = assay_utf8_prefix(text, len);
+    if (good == len)
+        return ASSAY_OK;
+    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "found 0x%02x at byte %zu, wanted a text in UTF-8",
+                         (unsigned)(unsigned char)text[good], good);
 }
 
 enum assay_status assay_chunks_cut(const struct assay_protocol *protocol, const struct assay_tokenizer *tokenizer,

@@ -39,6 +39,10 @@ struct assay_chunks {
     bool adds_bos;        /* the tokenizer puts one before a text */
 };
 
+/* INVALID_ARGUMENT unless the text is UTF-8: names the first byte that is not. The tokenizer would take U+FFFD for it,
+ * and figures about a file of another kind or encoding would mean nothing. */
+enum assay_status assay_corpus_check(const char *text, size_t len, struct assay_err *err) ASSAY_MUST_USE;
+
 /* chunks_max 0 = all. The text is encoded with the special tokens that the tokenizer itself adds; those behind the text
  * are dropped. OUT_OF_RANGE when there are fewer tokens than the protocol needs: says how many it has and needs.
  * INVALID_ARGUMENT when it cannot be told which tokens the tokenizer adds. */

@@ -77,6 +77,9 @@ static enum assay_status read_state(const struct source *s, struct nf4_state *re
     if (!tensor)
         return assay_err_set(s->err, ASSAY_NOT_FOUND, "%s: the tensor %s is missing",
                              assay_checkpoint_dir(s->checkpoint), what);
+    if (tensor->dtype != ASSAY_U8)
+        return assay_err_set(s->err, ASSAY_INVALID_ARGUMENT, "%s: %s is %s, wanted U8",
+                             assay_checkpoint_dir(s->checkpoint), what, assay_dtype_name(tensor->dtype));
     assay_auto(assay_json_delete) cJSON *json = NULL;
     enum assay_status status = assay_json_parse((const char *)tensor->data, tensor->bytes, what, &json, s->err);
     if (status == ASSAY_OK)

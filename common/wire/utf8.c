@@ -1,43 +1,19 @@
 #include "common/wire/utf8.h"
 
-#include <stdint.h>
 #include <string.h>
 
-/* Length of the valid sequence at p, 0 when there is none. */
-static size_t sequence(const unsigned char *p, size_t left)
-{
-    if (p[0] < 0x80)
-        return 1;
-    size_t bytes = p[0] >= 0xf0 ? 4 : p[0] >= 0xe0 ? 3 : 2;
-    if (p[0] < 0xc2 || p[0] > 0xf4 || left < bytes)
-        return 0;
-    for (size_t i = 1; i < bytes; i++)
-        if ((p[i] & 0xc0) != 0x80)
-            return 0;
-    /* The second byte tells overlong forms, surrogates and what lies above U+10FFFF. */
-    if ((p[0] == 0xe0 && p[1] < 0xa0) || (p[0] == 0xed && p[1] > 0x9f) || (p[0] == 0xf0 && p[1] < 0x90) ||
-        (p[0] == 0xf4 && p[1] > 0x8f))
-        return 0;
-    return bytes;
-}
+#include "common/base/utf8.h"
 
 bool assay_utf8_valid(const char *text, size_t bytes)
 {
-    const unsigned char *p = (const unsigned char *)text;
-    for (size_t at = 0; at < bytes;) {
-        size_t step = sequence(p + at, bytes - at);
-        if (step == 0)
-            return false;
-        at += step;
-    }
-    return true;
+    return assay_utf8_prefix(text, bytes) == bytes;
 }
 
 void assay_utf8_repair(char *text)
 {
     size_t bytes = strlen(text);
     for (size_t at = 0; at < bytes;) {
-        size_t step = sequence((const unsigned char *)text + at, bytes - at);
+        size_t step = assay_utf8_character(text + at, bytes - at);
         if (step == 0)
             text[at] = '?';
         at += step ? step : 1;

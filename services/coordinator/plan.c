@@ -107,7 +107,12 @@ static enum assay_status plan_chunks(const Assay__V1__SubmitJobRequest *request,
                                      size_t corpus_bytes, struct assay_plan *plan, struct assay_err *err)
 {
     struct assay_tokenizer *tokenizer = NULL;
-    enum assay_status status = assay_tokenizer_open(request->model_dir, &tokenizer, err);
+    enum assay_status status = assay_corpus_check(corpus, corpus_bytes, err);
+    if (status != ASSAY_OK) {
+        assay_err_prefix(err, "corpus %.150s", request->corpus_name ? request->corpus_name : "");
+        return status;
+    }
+    status = assay_tokenizer_open(request->model_dir, &tokenizer, err);
     if (status != ASSAY_OK)
         return status;
     plan->tokenizer_digest = assay_tokenizer_digest(tokenizer);

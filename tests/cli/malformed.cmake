@@ -1,0 +1,1 @@
+assay_script_test(cli_malformed TIER full SCRIPT malformed.py)
