@@ -36,20 +36,18 @@ struct product {
 static void pack_four(const float *a, size_t lda, size_t k, float *dst, size_t tile_rows)
 {
     typedef float four __attribute__((vector_size(16)));
-    typedef int index __attribute__((vector_size(16)));
     size_t kk = 0;
     for (; kk + 4 <= k; kk += 4) {
         four x[4];
         for (size_t r = 0; r < 4; r++)
             memcpy(&x[r], a + r * lda + kk, sizeof x[r]);
-        four low01 = __builtin_shuffle(x[0], x[1], (index){0, 4, 1, 5});
-        four low23 = __builtin_shuffle(x[2], x[3], (index){0, 4, 1, 5});
-        four high01 = __builtin_shuffle(x[0], x[1], (index){2, 6, 3, 7});
-        four high23 = __builtin_shuffle(x[2], x[3], (index){2, 6, 3, 7});
-        four column[4] = {__builtin_shuffle(low01, low23, (index){0, 1, 4, 5}),
-                          __builtin_shuffle(low01, low23, (index){2, 3, 6, 7}),
-                          __builtin_shuffle(high01, high23, (index){0, 1, 4, 5}),
-                          __builtin_shuffle(high01, high23, (index){2, 3, 6, 7})};
+        four low01 = __builtin_shufflevector(x[0], x[1], 0, 4, 1, 5);
+        four low23 = __builtin_shufflevector(x[2], x[3], 0, 4, 1, 5);
+        four high01 = __builtin_shufflevector(x[0], x[1], 2, 6, 3, 7);
+        four high23 = __builtin_shufflevector(x[2], x[3], 2, 6, 3, 7);
+        four column[4] = {
+            __builtin_shufflevector(low01, low23, 0, 1, 4, 5), __builtin_shufflevector(low01, low23, 2, 3, 6, 7),
+            __builtin_shufflevector(high01, high23, 0, 1, 4, 5), __builtin_shufflevector(high01, high23, 2, 3, 6, 7)};
         for (size_t i = 0; i < 4; i++)
             memcpy(dst + (kk + i) * tile_rows, &column[i], sizeof column[i]);
     }
