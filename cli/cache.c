@@ -447,6 +447,7 @@ static bool parse(int argc, char **argv, struct options *options, const char **n
          .target = &options->coordinator,
          .argument = "ENDPOINT",
          .help = "coordinator of another stack"},
+        ASSAY_REMOTE_KEY_SETTINGS,
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &options->json, .help = "print JSON"},
         {.name = "records",
          .type = ASSAY_SETTING_FLAG,

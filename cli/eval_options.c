@@ -1,4 +1,5 @@
 #include "cli/eval_options.h"
+#include "cli/remote.h"
 
 #include <errno.h>
 #include <stdio.h>
@@ -248,6 +249,7 @@ static size_t place_settings(struct assay_eval_options *options, const char **te
          .target = &options->coordinator,
          .argument = "ENDPOINT",
          .help = "use this stack and start none"},
+        ASSAY_REMOTE_KEY_SETTINGS,
         {.name = "dry-run",
          .type = ASSAY_SETTING_FLAG,
          .target = &options->dry_run,

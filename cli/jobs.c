@@ -90,6 +90,7 @@ int assay_command_jobs(int argc, char **argv)
          .target = &coordinator,
          .argument = "ENDPOINT",
          .help = "coordinator of another stack"},
+        ASSAY_REMOTE_KEY_SETTINGS,
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print JSON"},
     };
     const struct assay_command command = {

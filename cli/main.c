@@ -20,6 +20,7 @@ static const struct command_row {
     {"trace", assay_command_trace, "what each process did for a job, as a file for Perfetto"},
     {"cache", assay_command_cache, "show, check and prune the records that a running stack keeps"},
     {"rpc", assay_command_rpc, "call any method of a server, with requests and replies as JSON"},
+    {"keygen", assay_command_keygen, "make a pair of keys for workers and users of other hosts"},
     {"quantize", assay_command_quantize, "make the artifact of a model under a scheme"},
     {"dequantize", assay_command_dequantize, "write a quantized checkpoint as plain F32"},
     {"fetch", assay_command_fetch, "obtain a real model: smollm2, minilm"},

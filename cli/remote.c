@@ -8,16 +8,25 @@
 
 #include "cli/stack_lock.h"
 #include "common/base/paths.h"
+#include "common/wire/security.h"
 #include "proto/rpc.pb-c.h"
 
 #define ATTACH_DEADLINE_MS 3000
 #define HEALTH_CHECK_METHOD 0
 
+struct assay_remote_keys assay_remote_keys;
+
 enum assay_status assay_remote_open(struct assay_remote *remote, const char *endpoint, struct assay_err *err)
 {
+    char with_key[ASSAY_PATH_MAX];
+    const struct assay_security_options keys = {.key = assay_remote_keys.key};
     enum assay_status status = assay_loop_new(&remote->loop, err);
+    if (status == ASSAY_OK && keys.key && keys.key[0])
+        status = assay_loop_secure(remote->loop, &keys, err);
     if (status == ASSAY_OK)
-        status = assay_client_new(remote->loop, endpoint, &remote->client, err);
+        status = assay_endpoint_with_key(endpoint, assay_remote_keys.server_public_key, with_key, err);
+    if (status == ASSAY_OK)
+        status = assay_client_new(remote->loop, with_key, &remote->client, err);
     if (status == ASSAY_OK)
         status = assay_loop_start(remote->loop, err);
     if (status != ASSAY_OK) {
@@ -122,6 +131,8 @@ enum assay_status assay_remote_attach(struct assay_remote *remote, const char *g
     status = assay_remote_check(remote, ATTACH_DEADLINE_MS, err);
     if (status != ASSAY_OK) {
         assay_remote_close(remote);
+        if (status == ASSAY_UNAUTHENTICATED || status == ASSAY_PERMISSION_DENIED)
+            return status;
         return assay_err_set(err, ASSAY_UNAVAILABLE, "the coordinator at %.300s does not answer within %d s", endpoint,
                              ATTACH_DEADLINE_MS / 1000);
     }

@@ -2,6 +2,7 @@
 #pragma once
 
 #include "common/base/fs.h"
+#include "common/base/settings.h"
 #include "common/wire/client.h"
 #include "proto/control.pb-c.h"
 
@@ -18,6 +19,22 @@ enum assay_coordinator_method {
     ASSAY_COORDINATOR_CANCEL_JOB,
     ASSAY_COORDINATOR_PLAN_JOB,
 };
+
+/* Keys of this process as a client: rows of the settings of each command that connects. */
+extern struct assay_remote_keys {
+    const char *key, *server_public_key; /* files; NULL or "": none */
+} assay_remote_keys;
+#define ASSAY_REMOTE_KEY_SETTINGS                                                                                      \
+    {.name = "key",                                                                                                    \
+     .type = ASSAY_SETTING_STRING,                                                                                     \
+     .target = &assay_remote_keys.key,                                                                                 \
+     .argument = "FILE",                                                                                               \
+     .help = "secret key to connect with, where the stack is on another host",                                         \
+     .is_secret = true},                                                                                               \
+    {                                                                                                                  \
+        .name = "server-public-key", .type = ASSAY_SETTING_STRING, .target = &assay_remote_keys.server_public_key,     \
+        .argument = "FILE", .help = "public key of that stack"                                                         \
+    }
 
 struct assay_remote {
     struct assay_loop *loop;

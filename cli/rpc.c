@@ -6,6 +6,7 @@
 
 #include "cli/commands.h"
 #include "cli/interrupt.h"
+#include "cli/remote.h"
 #include "cli/rpc_describe.h"
 #include "cli/rpc_target.h"
 #include "cli/say.h"
@@ -248,6 +249,7 @@ int assay_command_rpc(int argc, char **argv)
          .target = &rpc.data,
          .argument = "DIR",
          .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
+        ASSAY_REMOTE_KEY_SETTINGS,
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "list: print JSON, as calls always do"},
     };
     const struct assay_command command = {

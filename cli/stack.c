@@ -37,6 +37,9 @@ static enum assay_status take_options(struct assay_stack *stack, const struct as
     if (status == ASSAY_OK)
         status = copy_option(stack->cpus, sizeof stack->cpus, "cpus", options->cpus, err);
     if (status == ASSAY_OK)
+        status =
+            copy_option(stack->public_endpoint, sizeof stack->public_endpoint, "public", options->public_endpoint, err);
+    if (status == ASSAY_OK)
         status = copy_option(stack->external, sizeof stack->external, "external", options->external, err);
     if (status == ASSAY_OK)
         status = assay_external_check(stack->external, err);
@@ -74,7 +77,9 @@ static enum assay_status make_directories(struct assay_stack *stack, struct assa
         assay_err_prefix(err, "--data");
         return status;
     }
-    status = assay_path_join(stack->log_dir, stack->data_dir, ASSAY_LOGS_DIR, err);
+    status = assay_stack_keys_make(stack->data_dir, stack->public_endpoint, &stack->keys, err);
+    if (status == ASSAY_OK)
+        status = assay_path_join(stack->log_dir, stack->data_dir, ASSAY_LOGS_DIR, err);
     return status == ASSAY_OK ? assay_program_dir(stack->program_dir, err) : status;
 }
 

@@ -11,6 +11,7 @@ struct assay_stack_options {
     const char *cpus;     /* list for all children, as "0-3"; NULL = all */
     const char *workers;  /* as assay_worker_plans_parse takes; NULL = on demand only */
     const char *http;     /* where each process serves its pages, as assay_stack_http_parse takes; NULL = nowhere */
+    const char *public_endpoint; /* where other hosts reach the coordinator, by keys; NULL = not at all */
     const char *external; /* precisions that get no worker on demand, as assay_external_check takes; NULL = none */
     int64_t evaluators;   /* 0 = 1; each keeps a share of the records */
 };

@@ -6,6 +6,7 @@
 #include "cli/child.h"
 #include "cli/remote.h"
 #include "cli/stack.h"
+#include "cli/stack_keys.h"
 #include "cli/stack_plan.h"
 
 /* Services besides the workers. */
@@ -32,10 +33,11 @@ enum assay_stack_phase { ASSAY_STACK_STARTING, ASSAY_STACK_READY, ASSAY_STACK_EN
 struct assay_stack {
     char data_dir[ASSAY_PATH_MAX], log_dir[ASSAY_PATH_MAX], program_dir[ASSAY_PATH_MAX], endpoint[ASSAY_PATH_MAX];
     char listen[ASSAY_PATH_MAX], cpus[ASSAY_CPU_LIST_MAX]; /* "" = not given */
-    char external[ASSAY_EXTERNAL_MAX];
+    char external[ASSAY_EXTERNAL_MAX], public_endpoint[ASSAY_ADDRESS_BYTES_MAX];
     struct assay_worker_plan plans[ASSAY_STACK_WORKERS_MAX];
     size_t plans_count, evaluators_count;
     struct assay_stack_http http;
+    struct assay_stack_keys keys;
     int lock_fd;
     pthread_t supervisor, watcher;
     bool supervisor_runs, watcher_runs;

@@ -54,6 +54,24 @@ static bool stopping(struct assay_stack *stack)
 
 /* --- children --- */
 
+/* Coordinator and evaluator are those that workers and users of other hosts talk to. */
+static enum assay_status set_keys(struct assay_stack *stack, struct assay_stack_member *member, struct assay_err *err)
+{
+    char anywhere[ASSAY_ADDRESS_BYTES_MAX];
+    bool coordinator = member->rank == ASSAY_RANK_COORDINATOR;
+    if (!stack->keys.endpoint[0] || (!coordinator && strncmp(member->child.name, "evaluator", 9) != 0))
+        return ASSAY_OK;
+    assay_stack_keys_port_of_any(&stack->keys, anywhere);
+    const char *const arguments[] = {"--public",
+                                     coordinator ? stack->keys.endpoint : anywhere,
+                                     "--server-key",
+                                     stack->keys.server_key,
+                                     "--keys",
+                                     stack->keys.allowed_dir,
+                                     NULL};
+    return assay_child_arguments(&member->child, arguments, err);
+}
+
 static enum assay_status set_arguments(struct assay_stack *stack, struct assay_stack_member *member, const char *cpus,
                                        struct assay_err *err)
 {
@@ -73,6 +91,8 @@ static enum assay_status set_arguments(struct assay_stack *stack, struct assay_s
         status = assay_child_arguments(&member->child, http, err);
     if (status == ASSAY_OK)
         status = assay_child_arguments(&member->child, coordinator ? listen : connect, err);
+    if (status == ASSAY_OK)
+        status = set_keys(stack, member, err);
     if (status == ASSAY_OK && member->precision[0])
         status = assay_child_arguments(&member->child, precision, err);
     if (status == ASSAY_OK && cpus[0] && !coordinator)

@@ -4,6 +4,7 @@
 
 #include "cli/commands.h"
 #include "cli/grid.h"
+#include "cli/remote.h"
 #include "cli/say.h"
 #include "cli/trace_collect.h"
 #include "cli/words.h"
@@ -122,6 +123,7 @@ int assay_command_trace(int argc, char **argv)
          .target = &coordinator,
          .argument = "ENDPOINT",
          .help = "coordinator of another stack"},
+        ASSAY_REMOTE_KEY_SETTINGS,
     };
     const struct assay_command command = {
         .usage = "assay trace JOB|last [-o FILE] [--data DIR] [--coordinator ENDPOINT]",

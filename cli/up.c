@@ -52,6 +52,18 @@ static int run(const struct assay_stack_options *options, bool json)
     return code;
 }
 
+static int run_on(const char *data, struct assay_stack_options *options, bool json)
+{
+    char data_dir[ASSAY_PATH_MAX];
+    struct assay_err err = ASSAY_ERR_INIT;
+    assay_interrupt_prepare();
+    assay_log_init("up", ASSAY_LOG_INFO);
+    if (assay_data_dir(data, data_dir, &err) != ASSAY_OK)
+        return assay_say_setting_failure("up", &err);
+    options->data_dir = data_dir;
+    return run(options, json);
+}
+
 int assay_command_up(int argc, char **argv)
 {
     const char *data = NULL;
@@ -85,6 +97,12 @@ int assay_command_up(int argc, char **argv)
          .max = ASSAY_STACK_EVALUATORS_MAX,
          .argument = "N",
          .help = "evaluators, each with a share of the records"},
+        {.name = "public",
+         .type = ASSAY_SETTING_STRING,
+         .target = &options.public_endpoint,
+         .argument = "ENDPOINT",
+         .help = "let workers and users of other hosts in there, as tcp://10.0.0.1:7421, whose keys lie in "
+                 "DIR/keys/allowed (makes DIR/keys/server.key and server.pub)"},
         {.name = "external",
          .type = ASSAY_SETTING_STRING,
          .target = &options.external,
@@ -99,7 +117,8 @@ int assay_command_up(int argc, char **argv)
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print where it listens as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--evaluators N] "
+        .usage = "assay up [--data DIR] [--listen ENDPOINT] [--cpus LIST] [--workers PLAN] [--evaluators N] [--public "
+                 "ENDPOINT] "
                  "[--external LIST] [--http WHERE] [--json]",
         .summary =
             "Runs a local stack in the foreground: coordinator, quantizer, evaluator, and inference workers, one "
@@ -108,14 +127,7 @@ int assay_command_up(int argc, char **argv)
         .settings_count = ASSAY_COUNT(settings),
     };
     int code;
-    char data_dir[ASSAY_PATH_MAX];
-    struct assay_err err = ASSAY_ERR_INIT;
     if (!assay_say_parse("up", &command, argc, argv, &code))
         return code;
-    assay_interrupt_prepare();
-    assay_log_init("up", ASSAY_LOG_INFO);
-    if (assay_data_dir(data, data_dir, &err) != ASSAY_OK)
-        return assay_say_setting_failure("up", &err);
-    options.data_dir = data_dir;
-    return run(&options, json);
+    return run_on(data, &options, json);
 }

@@ -14,6 +14,9 @@ enum assay_status assay_data_dir(const char *given, char path[ASSAY_PATH_MAX], s
 /* data/coordinator, data/evaluator: LMDB environments, one process each. */
 #define ASSAY_COORDINATOR_DIR "coordinator"
 #define ASSAY_EVALUATOR_DIR "evaluator"
+/* data/keys/server.key, server.pub: of a stack that other hosts reach; data/keys/allowed/NAME.pub: who may connect. */
+#define ASSAY_KEYS_DIR "keys"
+#define ASSAY_ALLOWED_KEYS_DIR "keys/allowed"
 /* data/logs/SERVICE.log */
 #define ASSAY_LOGS_DIR "logs"
 

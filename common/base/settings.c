@@ -73,7 +73,7 @@ static void print_value(const struct assay_setting *setting)
     switch (setting->type) {
     case ASSAY_SETTING_STRING: {
         const char *text = *(const char **)setting->target;
-        fputs(text ? text : "", stdout);
+        fputs(!text ? "" : setting->is_secret && text[0] ? "(hidden)" : text, stdout);
         break;
     }
     case ASSAY_SETTING_INT:

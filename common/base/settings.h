@@ -14,6 +14,7 @@ struct assay_setting {
     const char *argument; /* name of the value in the help, NULL for FLAG */
     const char *help;
     bool required;
+    bool is_secret; /* --dump-config and the help say that it is set, not to what */
 };
 
 enum assay_settings_outcome {

@@ -32,6 +32,22 @@ enum assay_status assay_client_call_end(struct assay_client_call *call, enum ass
     return status;
 }
 
+static void end_refused(struct assay_client_call *call)
+{
+    assay_client_call_end(call, ASSAY_UNAUTHENTICATED, "%s: %s does not let this process in%s", call->method,
+                          call->client->endpoint,
+                          call->client->address.has_key ? ": its key is not allowed there" : " without a key");
+}
+
+void assay_client_call_expire(struct assay_client_call *call, const char *what)
+{
+    if (call->client->refused && !call->sent)
+        end_refused(call);
+    else
+        assay_client_call_end(call, ASSAY_DEADLINE_EXCEEDED, "%s: %s %s within %lld ms", call->method, what,
+                              call->client->endpoint, (long long)(call->deadline_ms - call->started_ms));
+}
+
 void assay_client_call_queue(struct assay_client_call *call, unsigned to_send)
 {
     struct assay_client *client = call->client;
@@ -211,6 +227,7 @@ static void on_wake(void *arg)
 static void on_pong(struct assay_client *client, const Assay__V1__Header *header)
 {
     client->ready = true;
+    client->refused = false;
     client->instance = header->instance;
     fail_sent(client, true, "was restarted or lost the connection");
 }
@@ -339,11 +356,10 @@ static void on_refused(struct assay_client *client)
 {
     pthread_mutex_lock(&client->lock);
     client->ready = false;
+    client->refused = true;
     for (struct assay_client_call *call = client->calls; call; call = call->next)
         if (!call->ended && !call->wait_for_ready)
-            assay_client_call_end(call, ASSAY_UNAUTHENTICATED, "%s: %s does not let this process in%s", call->method,
-                                  client->endpoint,
-                                  client->address.has_key ? ": its key is not allowed there" : " without a key");
+            end_refused(call);
     pthread_mutex_unlock(&client->lock);
     if (client->connect_timer == 0)
         client->connect_timer = assay_loop_timer(client->loop, CONNECT_AGAIN_MS, 0, connect_again, client);

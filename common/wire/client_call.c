@@ -223,8 +223,7 @@ enum assay_status assay_call_unary(struct assay_client *client, const ProtobufCS
         return status;
     pthread_mutex_lock(&client->lock);
     if (!assay_client_call_wait(call, call->deadline_ms))
-        assay_client_call_end(call, ASSAY_DEADLINE_EXCEEDED, "%s: no answer from %s within %lld ms", call->method,
-                              client->endpoint, (long long)(call->deadline_ms - call->started_ms));
+        assay_client_call_expire(call, "no answer from");
     struct assay_incoming *incoming = call->in_head;
     call->in_head = NULL;
     call->in_tail = &call->in_head;

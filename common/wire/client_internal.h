@@ -63,6 +63,7 @@ struct assay_client {
     uint64_t connect_timer;
     bool ready; /* a PONG came, and silence was never long since */
     bool want_ping;
+    bool refused; /* by the server, for the key; until a PONG comes. Under lock */
     uint64_t instance;
     int64_t heard_ms;  /* last traffic from the server */
     int64_t active_ms; /* since when there are calls: silence counts from there */
@@ -73,6 +74,9 @@ struct assay_client {
 /* Ends a call with a status that was found here, not sent by the server. */
 enum assay_status assay_client_call_end(struct assay_client_call *call, enum assay_status status, const char *format,
                                         ...) ASSAY_PRINTF(3, 4);
+/* Ends a call whose deadline has passed; `what` as "no answer from". One that a server does not even let in is
+ * UNAUTHENTICATED. */
+void assay_client_call_expire(struct assay_client_call *call, const char *what);
 /* Queues what has to be sent and wakes the loop. */
 void assay_client_call_queue(struct assay_client_call *call, unsigned to_send);
 

@@ -261,7 +261,7 @@ enum assay_status assay_endpoint_with_key(const char *endpoint, const char *file
     char with_key[ASSAY_ADDRESS_BYTES_MAX];
     if (strlen(endpoint) >= ASSAY_PATH_MAX)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "an endpoint has at most %d bytes", ASSAY_PATH_MAX - 1);
-    if (!is_given(file)) {
+    if (!is_given(file) || strncmp(endpoint, "tcp://", 6) != 0 || strchr(endpoint, '#')) {
         memmove(ret, endpoint, strlen(endpoint) + 1);
         return ASSAY_OK;
     }

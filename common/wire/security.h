@@ -21,7 +21,8 @@ struct assay_security_options {
 enum assay_status assay_loop_secure(struct assay_loop *loop, const struct assay_security_options *options,
                                     struct assay_err *err) ASSAY_MUST_USE;
 
-/* `endpoint` as it goes to assay_client_new: with the key of the file behind it. `file` NULL or "" leaves it as it is.
+/* `endpoint` as it goes to assay_client_new: with the key of the file behind it. `file` NULL or "", an ipc endpoint and
+ * one that has a key are left as they are.
  * ret has room for ASSAY_PATH_MAX bytes. */
 enum assay_status assay_endpoint_with_key(const char *endpoint, const char *file, char ret[ASSAY_PATH_MAX],
                                           struct assay_err *err) ASSAY_MUST_USE;

@@ -42,17 +42,18 @@ void assay_service_rows(const struct assay_service_program *program, struct assa
                          "the coordinator, DATA/run/coordinator.sock if not given");
         rows[n++] = text("server-public-key", &settings->server_public_key, "FILE",
                          "public key of the coordinator, where it is tcp beyond this machine");
-        rows[n] = number("threads", &settings->threads, ASSAY_POOL_THREADS_MAX, program->threads_help);
-        n++;
+        rows[n++] = number("threads", &settings->threads, ASSAY_POOL_THREADS_MAX, program->threads_help);
         rows[n++] = text("cpus", &settings->cpus, "LIST", "CPUs to pin the threads to, as 0-3,8");
     }
     rows[n++] = text("public", &settings->public_endpoint, "ENDPOINT",
                      "serve here too, for other hosts, as tcp://10.0.0.1:7421; needs the next two");
-    rows[n++] = text("server-key", &settings->server_key, "FILE", "secret key to serve tcp with (CURVE)");
+    rows[n] = text("server-key", &settings->server_key, "FILE", "secret key to serve tcp with (CURVE)");
+    rows[n++].is_secret = true;
     rows[n++] = text("keys", &settings->keys, "DIR", "public keys that may connect, one *.pub file each");
     rows[n++] = text("advertise", &settings->advertise, "HOST",
                      "host that others connect to, where --public is all addresses (0.0.0.0)");
-    rows[n++] = text("key", &settings->key, "FILE", "secret key to connect to others with");
+    rows[n] = text("key", &settings->key, "FILE", "secret key to connect to others with");
+    rows[n++].is_secret = true;
     rows[n++] = number("limit-parts", &settings->parts_max, ASSAY_WIRE_PARTS_MAX, "parts of one message");
     rows[n++] =
         number("limit-message-mb", &settings->message_mb_max, ASSAY_WIRE_MESSAGE_BYTES_MAX >> 20, "MiB of one message");

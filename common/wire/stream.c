@@ -47,8 +47,7 @@ static struct assay_incoming *next(struct assay_client_call *call, int64_t wait_
     int64_t until_ms = wait_ms < 0 || wait_ms > INT64_MAX / 4 ? INT64_MAX : assay_now_ms() + wait_ms;
     bool came = assay_client_call_wait(call, ASSAY_MIN(until_ms, call->deadline_ms));
     if (!call->ended && assay_now_ms() >= call->deadline_ms)
-        assay_client_call_end(call, ASSAY_DEADLINE_EXCEEDED, "%s: not ended by %s within %lld ms", call->method,
-                              call->client->endpoint, (long long)(call->deadline_ms - call->started_ms));
+        assay_client_call_expire(call, "not ended by");
     struct assay_incoming *incoming = NULL;
     if (!came && !call->ended) {
         *ret_status = assay_err_set(err, ASSAY_DEADLINE_EXCEEDED, "%s", "");

@@ -4,3 +4,5 @@ assay_script_test(eval_survives_kills TIER full SCRIPT eval_survives_kills.py DE
 assay_script_test(eval_f16 TIER full SCRIPT eval_f16.py DEADLINE 240)
 assay_script_test(eval_bad_input TIER full SCRIPT eval_bad_input.py DEADLINE 240)
 assay_script_test(eval_bits TIER full SCRIPT eval_bits.py DEADLINE 240)
+assay_script_test(curve_loopback TIER full SCRIPT curve.py DEADLINE 240)
+assay_script_test(curve_netns TIER full SCRIPT curve.py ARGS netns DEADLINE 240)

@@ -33,11 +33,11 @@ endfunction()
 
 # assay_script_test(NAME TIER tier SCRIPT file [DEADLINE seconds]): a shell or Python test over the real programs.
 function(assay_script_test name)
-  cmake_parse_arguments(A "" "TIER;SCRIPT;DEADLINE" "" ${ARGN})
+  cmake_parse_arguments(A "" "TIER;SCRIPT;DEADLINE" "ARGS" ${ARGN})
   if(NOT A_DEADLINE)
     set(A_DEADLINE 120)
   endif()
-  add_test(NAME ${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/${A_SCRIPT})
+  add_test(NAME ${name} COMMAND ${CMAKE_CURRENT_SOURCE_DIR}/${A_SCRIPT} ${A_ARGS})
   set_tests_properties(${name} PROPERTIES LABELS ${A_TIER} TIMEOUT ${A_DEADLINE} SKIP_RETURN_CODE 77
     ENVIRONMENT "ASSAY_BIN=${CMAKE_BINARY_DIR}/bin;ASSAY_SOURCE=${CMAKE_SOURCE_DIR};ASSAY_SHARED=${ASSAY_SHARED}")
 endfunction()
