@@ -19,6 +19,7 @@ int assay_command_import(int argc, char **argv);
 int assay_command_jobs(int argc, char **argv);
 int assay_command_keygen(int argc, char **argv);
 int assay_command_logits(int argc, char **argv);
+int assay_command_model(int argc, char **argv);
 int assay_command_rpc(int argc, char **argv);
 int assay_command_quantize(int argc, char **argv);
 int assay_command_tokenize(int argc, char **argv);

@@ -26,6 +26,7 @@ static const struct command_row {
     {"fetch", assay_command_fetch, "obtain a real model: smollm2, minilm"},
     {"import", assay_command_import, "make a checkpoint of a GGUF file"},
     {"bench", assay_command_bench, "measure speed and memory beside the machine's own peak"},
+    {"model", assay_command_model, "what a checkpoint is, what it takes, and whether it runs"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"chat", assay_command_chat, "the prompt that a model's chat template makes of a conversation"},
     {"embed", assay_command_embed, "embeddings of texts by an encoder"},

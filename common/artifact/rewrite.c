@@ -455,6 +455,7 @@ static enum assay_status write_tensors(struct writing *writing, const struct pla
             status = weight->parts_count
                          ? quantize_weight(writing, weight, err)
                          : assay_safetensors_append(writing->file, weight->tensor->data, weight->tensor->bytes, err);
+        assay_checkpoint_forget(writing->making->source, weight->tensor);
     }
     return status;
 }

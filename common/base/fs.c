@@ -180,6 +180,17 @@ enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, st
     return status;
 }
 
+void assay_map_forget(const struct assay_mapping *mapping, const void *data, size_t bytes)
+{
+    uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE), first = (uintptr_t)mapping->data, from = (uintptr_t)data;
+    if (!mapping->data || from < first || from - first > mapping->bytes || bytes > mapping->bytes - (from - first))
+        return;
+    uintptr_t begin = (from + page - 1) / page * page, end = (from + bytes) / page * page;
+    /* Pages of a file that cannot be dropped stay: nothing depends on it. */
+    if (end > begin)
+        (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
+}
+
 void assay_unmap(struct assay_mapping *mapping)
 {
     if (mapping->data)

@@ -36,6 +36,8 @@ struct assay_mapping {
     size_t bytes;
 };
 enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, struct assay_err *err) ASSAY_MUST_USE;
+/* The whole pages within [data, data + bytes), which lie in the mapping, leave memory until they are read again. */
+void assay_map_forget(const struct assay_mapping *mapping, const void *data, size_t bytes);
 void assay_unmap(struct assay_mapping *mapping); /* leaves it empty; empty is fine */
 
 /* Directory of the running program. */

@@ -304,6 +304,12 @@ const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, con
     return NULL;
 }
 
+void assay_checkpoint_forget(const struct assay_checkpoint *checkpoint, const struct assay_tensor *tensor)
+{
+    for (size_t i = 0; i < checkpoint->files.count; i++)
+        assay_safetensors_forget(checkpoint->shards[i], tensor);
+}
+
 static enum assay_status read_every_byte(void *arg, const char *path, struct assay_digest *ret, struct assay_err *err)
 {
     (void)arg;

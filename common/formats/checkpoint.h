@@ -25,6 +25,8 @@ const struct assay_tensor *assay_checkpoint_find(const struct assay_checkpoint *
 
 /* All bytes of a weight file by its name in the directory, as mapped; NULL when there is none of that name. */
 const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name, size_t *ret_bytes);
+/* As assay_safetensors_forget. */
+void assay_checkpoint_forget(const struct assay_checkpoint *checkpoint, const struct assay_tensor *tensor);
 
 /* Digest of everything that decides what the model computes: config.json and the weight files by content, in name
  * order. `digest_of` returns the digest of one file (so that a caller can cache by inode); NULL reads every byte. */

@@ -280,6 +280,11 @@ enum assay_status assay_safetensors_open(const char *path, struct assay_safetens
     return parse(mapping, mapping.data, mapping.bytes, path, ret, err);
 }
 
+void assay_safetensors_forget(const struct assay_safetensors *file, const struct assay_tensor *tensor)
+{
+    assay_map_forget(&file->mapping, tensor->data, tensor->bytes);
+}
+
 void assay_safetensors_close(struct assay_safetensors *file)
 {
     if (!file)

@@ -38,6 +38,9 @@ const struct assay_tensor *assay_safetensors_at(const struct assay_safetensors *
 const struct assay_tensor *assay_safetensors_find(const struct assay_safetensors *file, const char *name);
 /* All bytes of the file, as mapped. */
 const void *assay_safetensors_bytes(const struct assay_safetensors *file, size_t *ret_bytes);
+/* The tensor's bytes are not needed for now: where they lie in a mapped file, its pages leave the process's memory and
+ * come back when they are read again. Does nothing for a tensor of another file. */
+void assay_safetensors_forget(const struct assay_safetensors *file, const struct assay_tensor *tensor);
 /* A string of __metadata__, or NULL. */
 const char *assay_safetensors_metadata(const struct assay_safetensors *file, const char *key);
 

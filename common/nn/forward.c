@@ -174,8 +174,7 @@ static size_t place_buffers(struct assay_pass *pass, float *base)
     pass->local_sine = part(base, &used, rows, local, &overflow);
     pass->inverse = part(base, &used, pass->count, half, &overflow);
     pass->local_inverse = part(base, &used, pass->count, local, &overflow);
-    size_t attention =
-        assay_attention_workspace(&pass->shape, pass->spans, pass->count, assay_pool_threads(pass->pool));
+    size_t attention = assay_attention_workspace(&pass->shape, pass->spans, pass->count, pass->threads);
     pass->attention = part(base, &used, attention, 1, &overflow);
     return overflow || attention == 0 || used > SIZE_MAX / sizeof(float) ? 0 : used;
 }
@@ -203,6 +202,25 @@ static enum assay_status run_layers(struct assay_pass *pass, const volatile bool
     return ASSAY_OK;
 }
 
+static struct assay_attention_shape shape_of(const struct assay_model_config *c)
+{
+    return (struct assay_attention_shape){.heads = c->heads,
+                                          .kv_heads = c->kv_heads,
+                                          .head_dim = c->head_dim,
+                                          .value_dim = c->value_dim,
+                                          .scale = (float)c->attention_scale,
+                                          .soft_cap = c->attention_cap};
+}
+
+size_t assay_model_forward_bytes(const struct assay_model_config *config, size_t tokens, size_t threads)
+{
+    const struct assay_model model = {.config = *config};
+    struct assay_attention_span span = {0, tokens};
+    struct assay_pass pass = {.model = &model, .count = 1, .rows = tokens, .spans = &span, .threads = threads};
+    pass.shape = shape_of(config);
+    return place_buffers(&pass, NULL) * sizeof(float);
+}
+
 static enum assay_status forward(const struct assay_model *model, struct assay_pool *pool,
                                  const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                  float *inputs, struct assay_err *err)
@@ -215,10 +233,8 @@ static enum assay_status forward(const struct assay_model *model, struct assay_p
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu sequences", count);
     struct assay_pass pass = {.model = model, .pool = pool, .sequences = sequences, .count = count, .spans = spans};
     pass.inputs = inputs;
-    pass.shape = (struct assay_attention_shape){
-        .heads = c->heads, .kv_heads = c->kv_heads, .head_dim = c->head_dim, .value_dim = c->value_dim};
-    pass.shape.scale = (float)c->attention_scale;
-    pass.shape.soft_cap = c->attention_cap;
+    pass.threads = assay_pool_threads(pool);
+    pass.shape = shape_of(c);
     enum assay_status status = check_sequences(&pass, err);
     if (status != ASSAY_OK)
         return status;

@@ -71,9 +71,14 @@ static enum assay_status load(struct assay_head *head, const struct assay_checkp
     status = load_weight(head, checkpoint, pool, name, &config, err);
     if (status == ASSAY_OK)
         status = load_bias(head, checkpoint, architecture, &config, err);
+    head->digest = assay_head_content_digest(architecture, checkpoint, &figures);
+    char weight[ASSAY_HEAD_NAME_BYTES + 8];
+    snprintf(weight, sizeof weight, "%s.weight", name);
+    const struct assay_tensor *source = assay_checkpoint_find(checkpoint, weight);
+    if (source) /* is packed, and need not stay in memory as it lies in the file, too */
+        assay_checkpoint_forget(checkpoint, source);
     head->scale = figures.logit_scale;
     head->soft_cap = figures.soft_cap;
-    head->digest = assay_head_content_digest(architecture, checkpoint, &figures);
     return status;
 }
 

@@ -53,14 +53,32 @@ static enum assay_status load_norm(struct assay_loading *l, const char *name, si
     return load_bias(l, name, l->model->config.norm == ASSAY_NORM_LAYER, n, &ret->bias);
 }
 
+/* What has been packed need not stay in memory as it lies in the file, too. */
+static void forget(const struct assay_loading *l, const char *name)
+{
+    static const char *const parts[] = {"weight", "weight_packed"};
+    for (size_t i = 0; i < ASSAY_COUNT(parts); i++) {
+        char full[NAME_MAX_BYTES + 32];
+        snprintf(full, sizeof full, "%s.%s", name, parts[i]);
+        const struct assay_tensor *tensor = assay_checkpoint_find(l->checkpoint, full);
+        if (tensor)
+            assay_checkpoint_forget(l->checkpoint, tensor);
+    }
+}
+
 enum assay_status assay_load_linear(struct assay_loading *l, const char *name, size_t n, size_t k, bool biased,
                                     struct assay_linear_weights *ret)
 {
-    enum assay_status status = assay_panels_load(l->checkpoint, l->pool, name, n, k, l->architecture->transposed,
-                                                 &l->quantization, &ret->panels, l->err);
+    enum assay_status status = ASSAY_OK;
+    if (l->checks_only)
+        status = assay_panels_check(l->checkpoint, name, n, k, l->architecture->transposed, &l->quantization, l->err);
+    else
+        status = assay_panels_load(l->checkpoint, l->pool, name, n, k, l->architecture->transposed, &l->quantization,
+                                   &ret->panels, l->err);
     if (status != ASSAY_OK)
         return status;
     l->model->bytes += ret->panels.bytes;
+    forget(l, name);
     return load_bias(l, name, biased, n, &ret->bias);
 }
 
@@ -172,10 +190,13 @@ static enum assay_status load_table(struct assay_loading *l, const char *which, 
     if (tensor->dtype != ASSAY_F32 && tensor->dtype != ASSAY_BF16 && tensor->dtype != ASSAY_F16)
         return assay_err_set(l->err, ASSAY_UNIMPLEMENTED, "%s: %s is %s; an embedding is F32, BF16 or F16",
                              assay_checkpoint_dir(l->checkpoint), name, assay_dtype_name(tensor->dtype));
+    if (l->checks_only)
+        return ASSAY_OK;
     *ret = malloc(tensor->bytes);
     if (!*ret)
         return assay_err_set(l->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s, %zu bytes", name, tensor->bytes);
     memcpy(*ret, tensor->data, tensor->bytes);
+    assay_checkpoint_forget(l->checkpoint, tensor);
     *dtype = tensor->dtype;
     model->bytes += tensor->bytes;
     return ASSAY_OK;
@@ -214,13 +235,15 @@ static enum assay_status load_all(struct assay_loading *l)
     return load_norm(l, name, model->config.hidden, &model->final_norm);
 }
 
-enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
-                                   struct assay_model **ret, struct assay_err *err)
+/* `pool` NULL: only looks at it. */
+static enum assay_status load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                              struct assay_model **ret, struct assay_err *err)
 {
     struct assay_model *model = calloc(1, sizeof *model);
     if (!model)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a model");
     struct assay_loading loading = {.checkpoint = checkpoint, .pool = pool, .model = model, .err = err};
+    loading.checks_only = !pool;
     enum assay_status status = load_all(&loading);
     if (status != ASSAY_OK) {
         assay_model_free(model);
@@ -228,6 +251,20 @@ enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, st
     }
     *ret = model;
     return ASSAY_OK;
+}
+
+enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
+                                   struct assay_model **ret, struct assay_err *err)
+{
+    return load(checkpoint, pool, ret, err);
+}
+
+enum assay_status assay_model_check(const struct assay_checkpoint *checkpoint, struct assay_err *err)
+{
+    struct assay_model *model = NULL;
+    enum assay_status status = load(checkpoint, NULL, &model, err);
+    assay_model_free(model);
+    return status;
 }
 
 void assay_linear_release(struct assay_linear_weights *linear)

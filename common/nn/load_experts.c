@@ -43,7 +43,7 @@ static enum assay_status load_router(struct assay_loading *l, const char *layer,
     snprintf(name, sizeof name, "%s%s", layer, l->family->experts.router);
     enum assay_status status =
         assay_tensor_floats(l->checkpoint, name, "weight", c->experts.count, c->hidden, &weight, l->err);
-    if (status == ASSAY_OK)
+    if (status == ASSAY_OK && !l->checks_only)
         status =
             assay_panels_pack(l->pool, ASSAY_F32, weight, NULL, c->experts.count, c->hidden, &experts->router, l->err);
     if (status != ASSAY_OK)

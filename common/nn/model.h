@@ -89,6 +89,9 @@ struct assay_panels;
  * missing or has another shape or dtype. `pool` is used while loading. */
 enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                    struct assay_model **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Whether assay_model_load would go through, short of memory and of what stands within codes: config.json, and that
+ * every tensor is there with its shape. Reads norms and biases only. */
+enum assay_status assay_model_check(const struct assay_checkpoint *checkpoint, struct assay_err *err) ASSAY_MUST_USE;
 void assay_model_free(struct assay_model *model); /* NULL is fine */
 const struct assay_model_config *assay_model_config(const struct assay_model *model);
 size_t assay_model_bytes(const struct assay_model *model); /* as packed */
@@ -106,6 +109,9 @@ struct assay_sequence {
 enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;
+
+/* Memory that a forward pass over one sequence takes beside the weights; 0 when it overflows. */
+size_t assay_model_forward_bytes(const struct assay_model_config *config, size_t tokens, size_t threads);
 
 /* The same for one sequence, which also tells what each layer begins with: inputs[layers, tokens, hidden]; inputs[0]
  * are the embeddings. */

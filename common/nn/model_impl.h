@@ -82,6 +82,7 @@ struct assay_loading {
     struct assay_quantization quantization;
     struct assay_model *model;
     struct assay_err *err;
+    bool checks_only; /* matrices and tables are looked at, and not read */
 };
 
 /* NAME.weight [n, k] with NAME.bias where it is to have one; a bias that is not wanted is refused. */
@@ -93,6 +94,11 @@ enum assay_status assay_load_vector(struct assay_loading *l, const char *name, s
 enum assay_status assay_load_experts(struct assay_loading *l, size_t layer, struct assay_experts **ret) ASSAY_MUST_USE;
 void assay_experts_free(struct assay_experts *experts); /* NULL is fine */
 void assay_linear_release(struct assay_linear_weights *linear);
+
+/* That NAME.weight is there with that shape and a dtype that can be read, or that NAME has codes in its place. */
+enum assay_status assay_panels_check(const struct assay_checkpoint *checkpoint, const char *name, size_t n, size_t k,
+                                     bool transposed, const struct assay_quantization *quantization,
+                                     struct assay_err *err) ASSAY_MUST_USE;
 
 /* NAME.weight_packed and its companions (pack-quantized), or NAME.weight U8 and its companions (bitsandbytes nf4). */
 enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

@@ -8,7 +8,7 @@ struct assay_pass {
     const struct assay_model *model;
     struct assay_pool *pool;
     const struct assay_sequence *sequences;
-    size_t count, rows;
+    size_t count, rows, threads;
     struct assay_attention_span *spans; /* [count] */
     struct assay_attention_shape shape;
     float *x;               /* [rows, hidden]: the residual stream */

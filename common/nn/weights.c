@@ -163,3 +163,23 @@ enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, s
         return load_transposed(checkpoint, pool, tensor, n, k, ret, err);
     return load_plain(checkpoint, pool, name, n, k, quantization, ret, err);
 }
+
+enum assay_status assay_panels_check(const struct assay_checkpoint *checkpoint, const char *name, size_t n, size_t k,
+                                     bool transposed, const struct assay_quantization *quantization,
+                                     struct assay_err *err)
+{
+    char full[NAME_MAX_BYTES];
+    enum assay_status status = refuse_parts(checkpoint, name, quantization, err);
+    snprintf(full, sizeof full, "%s.weight_packed", name);
+    if (status != ASSAY_OK || assay_checkpoint_find(checkpoint, full))
+        return status;
+    snprintf(full, sizeof full, "%s.weight", name);
+    const struct assay_tensor *tensor = assay_checkpoint_find(checkpoint, full);
+    bool plain = !tensor || is_plain(tensor->dtype), turned = transposed && plain;
+    if (tensor && tensor->dtype == ASSAY_U8) /* codes whose shape stands elsewhere */
+        return ASSAY_OK;
+    if (!plain && tensor->dtype != ASSAY_I8)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: %s is %s; weights are F32, BF16, F16, or codes",
+                             assay_checkpoint_dir(checkpoint), full, assay_dtype_name(tensor->dtype));
+    return assay_tensor_get(checkpoint, full, turned ? k : n, turned ? n : k, &tensor, err);
+}
