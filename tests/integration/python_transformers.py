@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """`python -m assay.worker` beside our workers: the reference by transformers, the variant by us; its figures against ours."""
+import importlib.util
 import os
 import signal
 import subprocess
@@ -35,6 +36,19 @@ class Worker:
                 check(False, f"the worker ends well: {file.read()[-2000:]}")
 
 
+def check_quantized(data, out, scheme, package):
+    """A quantized artifact of ours, run by the package whose layout it has."""
+    if not importlib.util.find_spec(package):
+        print(f"{scheme}: {package} is not installed, not compared")
+        return
+    with Stack(data) as stack, Worker(data, "--precision", scheme):
+        wait_for(lambda: stack.service("inference", scheme), 240, f"the worker of {scheme} is registered")
+        report = run_eval(data, os.path.join(out, scheme), "--reference", f"{scheme}:engine=transformers", "--variants",
+                          f"{scheme}:engine=assay", "--chunks", "2", timeout=400)
+    kl = result_of(report, f"{scheme}:engine=assay")["metrics"]["kl_nats"]
+    check(0 <= kl["mean"] < 1e-9 and kl["max"] < 1e-7, f"{scheme} by {package} and by us: mean {kl['mean']:.3g}, largest {kl['max']:.3g} nats")
+
+
 def perplexity(report, label, role):
     return result_of(report, label, role)["metrics"]["perplexity"]["value"]
 
@@ -62,4 +76,6 @@ with Directory() as data, Directory() as ours_data, Directory() as out:
     check(close(found, wanted, 1e-4), f"perplexity of transformers {found:.9g} and of us {wanted:.9g}, {found / wanted - 1:.2e} apart")
     kl = [result_of(report, "int8")["metrics"]["kl_nats"]["mean"] for report in (mixed, ours)]
     check(close(kl[0], kl[1], 1e-3), f"KL of int8 against either reference: {kl[0]:.6g}, {kl[1]:.6g}")
+    check_quantized(data, out, "int8", "compressed_tensors")
+    check_quantized(data, out, "nf4", "bitsandbytes")
 finish()

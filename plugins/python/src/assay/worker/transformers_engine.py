@@ -32,6 +32,20 @@ def _device_name(device: torch.device) -> str:
     return f"cuda-sm{major}{minor}"
 
 
+def _hold_to(model: torch.nn.Module, dtype: torch.dtype) -> None:
+    """What a loader leaves in the checkpoint's dtype follows the worker's. bitsandbytes leaves all that is not quantized,
+    rounds dequantized weights to it, and has a path on the CPU that multiplies in bf16."""
+    for parameter in model.parameters():
+        if parameter.dtype in DTYPES.values():
+            parameter.data = parameter.data.to(dtype)
+    for module in model.modules():
+        state = getattr(getattr(module, "weight", None), "quant_state", None)
+        if state is not None:
+            state.dtype = dtype
+        if dtype == torch.float32 and getattr(module, "support_avx512bf16_for_cpu", False):
+            module.support_avx512bf16_for_cpu = False
+
+
 class TransformersEngine:
     """`dtype` "auto" is what the variant's compute says, f32 for most schemes; f32, bf16 or f16 force it, and the
     numerics id says so.
@@ -51,6 +65,7 @@ class TransformersEngine:
         torch.backends.cuda.matmul.allow_tf32 = False
         torch.backends.cudnn.allow_tf32 = False
         transformers.utils.logging.disable_progress_bar()
+        transformers.utils.logging.set_verbosity_error()
         self._forced = dtype != "auto"
         self._compute = dtype if self._forced else COMPUTES.get(precision, "f32")
         self._batch = batch
@@ -93,6 +108,7 @@ class TransformersEngine:
                 Status.FAILED_PRECONDITION,
                 f"transformers cannot load {variant.label} from {variant.artifact_dir}: {sentence}",
             ) from error
+        _hold_to(model, DTYPES[self._compute])
         self._model = model.to(self._device).eval()
         self.width = int(model.config.get_text_config().hidden_size)
 
