@@ -10,7 +10,7 @@ from python_side import need
 
 need(("zmq", "google.protobuf"), "tools/install_deps.sh --checks installs them", must_in_ci=True)
 
-from stack import CORPUS, MODEL, Directory, Stack, check, finish, wait_for  # noqa: E402
+from stack import BIN, CORPUS, MODEL, Directory, Stack, check, finish, wait_for  # noqa: E402
 
 from assay import AssayError, Client, Status, pb  # noqa: E402  (on the path since need())
 
@@ -127,6 +127,26 @@ def check_kills(client, data, stack):
         check(second.process.poll() is None, "the worker outlived them")
 
 
+def check_shards():
+    """Two evaluators, and a third one that comes in the middle of a job: each record goes to the owner of its chunk."""
+    with Directory() as data, Stack(data, "--external", "all", "--evaluators", "2"), Client(data=data) as client:
+        with Toy(data, "int8"), Toy(data, "fp32", "slow") as worker:
+            job_id = client.submit({**JOB, "corpus": text(1), "chunks": 20})
+            wait_for(lambda: "run 3 begins" in worker.log(), 20, "the worker is at it")
+            with open(os.path.join(data, "third.log"), "wb") as log:
+                third = subprocess.Popen([os.path.join(BIN, "assay-evaluator"), "--data", data, "--store", os.path.join(data, "third")],
+                                         stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+            try:
+                check_result(client.wait(job_id), "three evaluators")
+                shares = [service for service in client.workers() if service.registration.kind == pb.SERVICE_KIND_EVALUATOR]
+                check(len(shares) == 3, "three evaluators are registered")
+                held = [int(client.invoke("assay.v1.Cache/Stat", endpoint=share.registration.endpoint)["records"]) for share in shares]
+                check(sum(held) == 40 and all(held), f"each record is in one place: {held}")
+            finally:
+                third.kill()
+                third.wait()
+
+
 with Directory() as folder, Stack(folder, "--external", "all") as up, Client(data=folder) as user:
     wait_for(lambda: up.service("evaluator") and up.service("quantizer"), 30, "the services are registered")
     check_plain(user, folder)
@@ -136,4 +156,5 @@ with Directory() as folder, Stack(folder, "--external", "all") as up, Client(dat
     check_drain(user, folder)
     check_kills(user, folder, up)
     check(not [s for s in up.services() if s["kind"] == "inference" and "toy" not in s["endpoint"]], "no other worker was started")
+check_shards()
 finish()

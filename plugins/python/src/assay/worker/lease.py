@@ -10,6 +10,7 @@ from ..channel import Reply
 from ..errors import AssayError, Status
 from ..report import label_of
 from ..schemas import pb
+from .shards import ShardMap, read_map
 
 KEY_BYTES = 32
 CHUNKS_MAX = 4096
@@ -44,6 +45,7 @@ class Lease:
     evaluator: str  # endpoint
     chunks: tuple[Chunk, ...]
     wants_f16: bool
+    shard_map: ShardMap | None  # with several evaluators: a record goes to the owner of its chunk
     trace_id: str | None  # of the job: calls that serve the lease carry it
 
 
@@ -95,5 +97,6 @@ def read_lease(service_id: int, reply: Reply) -> Lease | None:
         evaluator=message.evaluator_endpoint,
         chunks=tuple(chunks),
         wants_f16=message.record_dtype == pb.DTYPE_F16,
+        shard_map=read_map(message.shard_map) if message.HasField("shard_map") else None,
         trace_id=message.trace_id or None,
     )

@@ -33,8 +33,8 @@ def _device_name(device: torch.device) -> str:
 
 
 def _hold_to(model: torch.nn.Module, dtype: torch.dtype) -> None:
-    """What a loader leaves in the checkpoint's dtype follows the worker's. bitsandbytes leaves all that is not quantized,
-    rounds dequantized weights to it, and has a path on the CPU that multiplies in bf16."""
+    """What a loader leaves in the checkpoint's dtype follows the worker's. bitsandbytes leaves all that is not
+    quantized, rounds dequantized weights to it, and has a path on the CPU that multiplies in bf16."""
     for parameter in model.parameters():
         if parameter.dtype in DTYPES.values():
             parameter.data = parameter.data.to(dtype)

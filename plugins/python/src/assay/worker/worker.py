@@ -17,7 +17,8 @@ from .engine import Engine, Sequence
 from .lease import CHUNKS_MAX, Chunk, Lease, read_lease
 from .member import Member, jittered
 from .narrow import is_measured, narrow
-from .outbox import Batch, Loan, Outbox, Record
+from .outbox import Batch, Loan, Outbox
+from .putting import Record
 
 log = logging.getLogger("assay.worker")
 
