@@ -127,6 +127,13 @@ def check_kills(client, data, stack):
         check(second.process.poll() is None, "the worker outlived them")
 
 
+def shares_of(client, evaluators, wanted):
+    """The number of records that each has, once they are `wanted` together."""
+    stats = [client.invoke("assay.v1.Cache/Stat", endpoint=service.registration.endpoint) for service in evaluators]
+    held = [int(stat.get("records", 0)) for stat in stats]
+    return held if sum(held) == wanted else None
+
+
 def check_shards():
     """Two evaluators, and a third one that comes in the middle of a job: each record goes to the owner of its chunk."""
     with Directory() as data, Stack(data, "--external", "all", "--evaluators", "2"), Client(data=data) as client:
@@ -140,8 +147,8 @@ def check_shards():
                 check_result(client.wait(job_id), "three evaluators")
                 shares = [service for service in client.workers() if service.registration.kind == pb.SERVICE_KIND_EVALUATOR]
                 check(len(shares) == 3, "three evaluators are registered")
-                held = [int(client.invoke("assay.v1.Cache/Stat", endpoint=share.registration.endpoint)["records"]) for share in shares]
-                check(sum(held) == 40 and all(held), f"each record is in one place: {held}")
+                held = wait_for(lambda: shares_of(client, shares, 40), 30, "those that moved are dropped where they were")
+                check(all(held), f"each record is in one place: {held}")
             finally:
                 third.kill()
                 third.wait()
