@@ -29,7 +29,7 @@ RANK = {layer: rank for rank, group in enumerate(GROUPS) for layer in group}
 PEERS_ALLOWED = frozenset()
 
 # The layers that may see generated messages; services and the command line may as well.
-PROTO_LAYERS = frozenset({"wire"})
+PROTO_LAYERS = frozenset({"wire", "artifact"})
 
 EXEMPT_FOLDERS = ("tests/", "tools/")
 INCLUDE = re.compile(r'^[ \t]*#[ \t]*include[ \t]*"([^"]+)"', re.MULTILINE)

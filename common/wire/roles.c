@@ -39,6 +39,7 @@ static const struct {
     {"assay.v1.Evaluator/Score", BIT(WORKER)}, /* evaluators score their shares for each other */
     {"assay.v1.Shards/", BIT(WORKER)},
     {"assay.v1.Quantizer/Quantize", 0},
+    {"assay.v1.Artifacts/", BIT(WORKER)},
     {"assay.v1.Cache/Stat", BIT(CLIENT)},
     {"assay.v1.Cache/List", BIT(CLIENT)},
     {"assay.v1.Cache/Verify", BIT(CLIENT)},

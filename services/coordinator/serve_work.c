@@ -24,6 +24,7 @@ struct lease_reply {
     uint32_t *tokens, *begins, *ends;
     int32_t *ids; /* malloc; taken over by the attachment */
     char trace_id[2 * ASSAY_JOB_ID_BYTES + 1];
+    char quantizer[ASSAY_SHARD_ENDPOINT_MAX];
 };
 
 static void lease_reply_release(struct lease_reply *r)
@@ -50,6 +51,16 @@ static bool fill_shards(const struct assay_shard_map *map, struct lease_reply *r
         if (!map->shards[i].leaving)
             r->message.evaluator_endpoint = r->map->shards[i].endpoint;
     return true;
+}
+
+/* Locked: who serves the artifact to a worker that does not see it. */
+static void fill_artifact_endpoint(const struct assay_coordinator *c, struct lease_reply *r)
+{
+    const struct assay_service *quantizer = assay_registry_pick(&c->registry, ASSAY_SERVICE_QUANTIZER);
+    if (!quantizer)
+        return;
+    snprintf(r->quantizer, sizeof r->quantizer, "%s", quantizer->endpoint);
+    r->variant.variant.artifact_endpoint = r->quantizer;
 }
 
 /* Locked: copies what the lease says out of the plan. False: out of memory. */
@@ -141,6 +152,8 @@ static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *re
         return false;
     }
     bool filled = lease_reply_fill(&lease, &c->shards.map, r);
+    if (filled)
+        fill_artifact_endpoint(c, r);
     if (!filled)
         assay_scheduler_return(c->scheduler, service->id, lease.id, false, "");
     return filled;

@@ -98,6 +98,7 @@ struct score_request {
     struct assay_shard_message *shards;
     char (*numerics)[sizeof((struct assay_have *)0)->numerics];
     char **numerics_pointers;
+    char quantizer[ASSAY_SHARD_ENDPOINT_MAX];
 };
 
 static void score_request_release(struct score_request *r)
@@ -128,6 +129,19 @@ static void fill_numerics(const struct assay_job *job, struct score_request *r)
     r->request.numerics_ids = r->numerics_pointers;
 }
 
+/* Who serves the heads to evaluators that do not see the artifacts. */
+static void fill_artifact_endpoint(const struct assay_job *job, struct score_request *r)
+{
+    struct assay_coordinator *c = job->coordinator;
+    pthread_mutex_lock(&c->lock);
+    const struct assay_service *quantizer = assay_registry_pick(&c->registry, ASSAY_SERVICE_QUANTIZER);
+    if (quantizer)
+        strcpy(r->quantizer, quantizer->endpoint);
+    pthread_mutex_unlock(&c->lock);
+    for (size_t i = 0; r->quantizer[0] && i < job->plan.variants_count; i++)
+        r->variants[i].variant.artifact_endpoint = r->quantizer;
+}
+
 static bool score_request_fill(const struct assay_job *job, const struct assay_shard_map *map, struct score_request *r)
 {
     const struct assay_plan *plan = &job->plan;
@@ -152,6 +166,7 @@ static bool score_request_fill(const struct assay_job *job, const struct assay_s
         assay_variant_message_fill(plan, &plan->variants[i], &r->variants[i]);
         r->variant_pointers[i] = &r->variants[i].variant;
     }
+    fill_artifact_endpoint(job, r);
     size_t ids = 0;
     for (size_t i = 0; i < n; i++) {
         const struct assay_chunk *chunk = &plan->chunks.at[i];

@@ -13,6 +13,7 @@
 
 struct program {
     const char *store;
+    char artifacts_dir[ASSAY_PATH_MAX];
     double quota_gb;
     int64_t leave_s;
     struct assay_records *records;
@@ -50,8 +51,10 @@ static enum assay_status open_records(struct assay_service_process *service, str
 static enum assay_status prepare(struct assay_service_process *service, struct assay_err *err)
 {
     struct program *program = service->arg;
-    return assay_evaluator_new(service->loop, service->server, program->records, program->shards, service->pool,
-                               &program->evaluator, err);
+    enum assay_status status = assay_path_join(program->artifacts_dir, service->data_dir, ASSAY_ARTIFACTS_DIR, err);
+    return status == ASSAY_OK ? assay_evaluator_new(service->loop, service->server, program->records, program->shards,
+                                                    service->pool, program->artifacts_dir, &program->evaluator, err)
+                              : status;
 }
 
 static enum assay_status start(struct assay_service_process *service, struct assay_err *err)

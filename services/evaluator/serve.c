@@ -57,7 +57,8 @@ static void free_parts(struct assay_evaluator *evaluator)
 
 enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_server *server,
                                       struct assay_records *records, struct assay_shards *shards,
-                                      struct assay_pool *pool, struct assay_evaluator **ret, struct assay_err *err)
+                                      struct assay_pool *pool, const char *artifacts_dir, struct assay_evaluator **ret,
+                                      struct assay_err *err)
 {
     static const assay_method_fn record_methods[] = {serve_put, serve_have};
     static const assay_method_fn evaluator_methods[] = {serve_score};
@@ -72,6 +73,7 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
     evaluator->records = records;
     evaluator->shards = shards;
     evaluator->pool = pool;
+    evaluator->artifacts_dir = artifacts_dir;
     pthread_mutex_init(&evaluator->lock, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);

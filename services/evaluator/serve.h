@@ -18,10 +18,11 @@
 
 struct assay_evaluator;
 
-/* Adds the services to the server, before the loop runs. Records, shards and pool outlive it. */
+/* Adds the services to the server, before the loop runs. Records, shards, pool and artifacts_dir (where heads go whose
+ * artifacts are not visible here) outlive it. */
 enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_server *server,
                                       struct assay_records *records, struct assay_shards *shards,
-                                      struct assay_pool *pool, struct assay_evaluator **ret,
+                                      struct assay_pool *pool, const char *artifacts_dir, struct assay_evaluator **ret,
                                       struct assay_err *err) ASSAY_MUST_USE;
 /* Takes nothing new, commits and acknowledges what waits, tells scoring to end and gives it wait_ms. The loop runs
  * still. */

@@ -18,6 +18,7 @@ struct assay_evaluator {
     struct assay_server *server;
     struct assay_records *records;
     struct assay_pool *pool;
+    const char *artifacts_dir;
     struct assay_heads *heads;
     struct assay_writer *writer;
     struct assay_shards *shards;

@@ -1,6 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/artifact/fetch_remote.h"
 #include "common/base/limits.h"
 #include "common/base/log.h"
 #include "common/corpus/chunks.h"
@@ -24,6 +25,7 @@ struct score_call {
     struct assay_score_side *variants;
     struct assay_chunk_key *keys;
     struct assay_shard_map *map; /* NULL: all records are here */
+    char **head_dirs;            /* of the reference, then of the variants: what the sides point to */
 };
 
 static void free_score(struct score_call *score)
@@ -31,6 +33,9 @@ static void free_score(struct score_call *score)
     free(score->variants);
     free(score->keys);
     free(score->map);
+    for (size_t i = 0; score->head_dirs && i <= score->spec.variants_count; i++)
+        free(score->head_dirs[i]);
+    free(score->head_dirs);
     free(score);
 }
 
@@ -211,6 +216,43 @@ static void keep_names(const struct score_call *score)
         keep_name(score->evaluator, &score->variants[i], request->variants[i]);
 }
 
+/* --- heads --- */
+
+/* Where the head of a side is: in the artifact, or fetched. */
+static enum assay_status find_head(struct score_call *score, const Assay__V1__Variant *message,
+                                   struct assay_score_side *side, char **ret, struct assay_err *err)
+{
+    char dir[ASSAY_PATH_MAX];
+    const struct assay_artifact_source source = {.loop = score->evaluator->loop,
+                                                 .variant = &side->variant,
+                                                 .artifact_dir = message->artifact_dir,
+                                                 .endpoint = message->artifact_endpoint,
+                                                 .cache_dir = score->evaluator->artifacts_dir,
+                                                 .head_only = true,
+                                                 .cancelled = is_cancelled,
+                                                 .arg = score};
+    enum assay_status status = assay_artifact_find(&source, dir, err);
+    if (status != ASSAY_OK)
+        return status;
+    *ret = strdup(dir);
+    if (!*ret)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a head");
+    side->artifact_dir = *ret;
+    return ASSAY_OK;
+}
+
+static enum assay_status find_heads(struct score_call *score, struct assay_err *err)
+{
+    const Assay__V1__ScoreRequest *request = assay_call_request(score->call);
+    score->head_dirs = calloc(request->n_variants + 1, sizeof *score->head_dirs);
+    if (!score->head_dirs)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the heads of a job");
+    enum assay_status status = find_head(score, request->reference, &score->spec.reference, &score->head_dirs[0], err);
+    for (size_t i = 0; i < request->n_variants && status == ASSAY_OK; i++)
+        status = find_head(score, request->variants[i], &score->variants[i], &score->head_dirs[i + 1], err);
+    return status;
+}
+
 static enum assay_status send_samples(void *arg, const struct assay_score_samples *samples, struct assay_err *err)
 {
     struct score_call *score = arg;
@@ -272,7 +314,9 @@ static void *score_main(void *arg)
     assay_trace_set(assay_call_trace_id(score->call));
     assay_span_begin(&span, "score", NULL);
     keep_names(score);
-    enum assay_status status = run_score(score, &err);
+    enum assay_status status = find_heads(score, &err);
+    if (status == ASSAY_OK)
+        status = run_score(score, &err);
     assay_span_number(&span, "chunks", (int64_t)score->spec.chunks_count);
     assay_span_number(&span, "variants", (int64_t)score->spec.variants_count);
     assay_span_text(&span, "status", assay_status_name(status));

@@ -150,6 +150,9 @@ static enum assay_status read_variant(const Assay__V1__LeaseReply *reply, struct
         assay_digest_from(variant->variant_id.data, variant->variant_id.len, "variant_id", &lease->variant.digest, err);
     if (status == ASSAY_OK)
         status = copy_text("scheme", variant->spec->scheme, lease->scheme, sizeof lease->scheme, err);
+    if (status == ASSAY_OK && variant->artifact_endpoint && variant->artifact_endpoint[0])
+        status = copy_text("artifact_endpoint", variant->artifact_endpoint, lease->artifact_endpoint,
+                           sizeof lease->artifact_endpoint, err);
     if (status == ASSAY_OK)
         status = copy_text("artifact_dir", variant->artifact_dir, lease->artifact_dir, sizeof lease->artifact_dir, err);
     if (status == ASSAY_OK)

@@ -23,6 +23,7 @@ struct assay_worker_lease {
     struct assay_variant_id variant;
     char scheme[ASSAY_SCHEME_TEXT_MAX];
     char artifact_dir[ASSAY_PATH_MAX];
+    char artifact_endpoint[ASSAY_ENDPOINT_MAX]; /* who serves it in pieces; "" = nobody */
     char evaluator[ASSAY_ENDPOINT_MAX];
     char trace_id[ASSAY_SPAN_TRACE_DIGITS + 1]; /* "" = none */
     struct assay_shard_map *map;                /* of the evaluators; NULL: `evaluator` is the only one */

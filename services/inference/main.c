@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "common/base/log.h"
+#include "common/base/paths.h"
 #include "common/quant/scheme.h"
 #include "common/wire/service.h"
 #include "services/inference/serve.h"
@@ -10,6 +11,7 @@
 #define BATCH_TOKENS_MAX 1048576
 
 struct program {
+    char cache_dir[ASSAY_PATH_MAX];
     const char *precision, *device;
     int64_t batch_tokens;
     struct assay_inference *inference;
@@ -43,8 +45,10 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
         .device = program->device,
         .pool = service->pool,
         .batch_tokens = (size_t)program->batch_tokens,
+        .cache_dir = program->cache_dir,
     };
-    return assay_inference_new(service->loop, &options, &program->inference, err);
+    enum assay_status status = assay_path_join(program->cache_dir, service->data_dir, ASSAY_ARTIFACTS_DIR, err);
+    return status == ASSAY_OK ? assay_inference_new(service->loop, &options, &program->inference, err) : status;
 }
 
 static void describe(struct assay_service_process *service, Assay__V1__RegisterRequest *registration)

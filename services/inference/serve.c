@@ -28,6 +28,8 @@ enum assay_status assay_inference_new(struct assay_loop *loop, const struct assa
     const struct assay_worker_options worker = {
         .link = inference->link,
         .pool = options->pool,
+        .loop = loop,
+        .cache_dir = options->cache_dir,
         .precision = options->precision,
         .batch_tokens = options->batch_tokens,
         .lease_wait_ms = LEASE_WAIT_MS,

@@ -9,6 +9,7 @@ struct assay_inference_options {
     const char *precision, *device;
     struct assay_pool *pool;
     size_t batch_tokens;
+    const char *cache_dir; /* where artifacts go that are not visible here */
 };
 
 struct assay_inference;

@@ -6,6 +6,7 @@
 #include <string.h>
 #include <time.h>
 
+#include "common/artifact/fetch_remote.h"
 #include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/obs/spans.h"
@@ -93,6 +94,27 @@ static void give_back(struct assay_worker *worker, struct assay_loan *loan, cons
     assay_outbox_add(worker->outbox, batch);
 }
 
+static bool is_stopping(void *arg)
+{
+    struct assay_worker *worker = arg;
+    return atomic_load(&worker->stopping);
+}
+
+/* A model that is loaded needs no files. */
+static enum assay_status find_artifact(struct assay_worker *worker, const struct assay_artifact_source *source,
+                                       char dir[ASSAY_PATH_MAX], struct assay_err *err)
+{
+    const struct assay_variant_id *loaded = assay_executor_loaded(worker->executor);
+    if (loaded && assay_digest_equal(&loaded->digest, &source->variant->digest)) {
+        strcpy(dir, source->artifact_dir);
+        return ASSAY_OK;
+    }
+    enum assay_status status = assay_artifact_find(source, dir, err);
+    if (status == ASSAY_CANCELLED)
+        status = assay_err_set(err, ASSAY_UNAVAILABLE, "the worker is shutting down");
+    return status;
+}
+
 static enum assay_status load_model(struct assay_worker *worker, const struct assay_worker_lease *lease,
                                     struct assay_err *err)
 {
@@ -103,16 +125,24 @@ static enum assay_status load_model(struct assay_worker *worker, const struct as
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "this worker runs %s, the lease is of %s",
                              worker->options.precision, lease->scheme);
     struct assay_span span;
+    char dir[ASSAY_PATH_MAX];
+    const struct assay_artifact_source source = {.loop = worker->options.loop,
+                                                 .variant = &lease->variant,
+                                                 .artifact_dir = lease->artifact_dir,
+                                                 .endpoint = lease->artifact_endpoint,
+                                                 .cache_dir = worker->options.cache_dir,
+                                                 .cancelled = is_stopping,
+                                                 .arg = worker};
     assay_span_begin(&span, "load", NULL);
-    enum assay_status status =
-        assay_executor_load(worker->executor, &lease->variant, lease->artifact_dir, &was_loaded, err);
+    enum assay_status status = find_artifact(worker, &source, dir, err);
+    if (status == ASSAY_OK)
+        status = assay_executor_load(worker->executor, &lease->variant, dir, &was_loaded, err);
     if (!was_loaded)
         assay_span_end(&span);
     if (status == ASSAY_OK && !was_loaded) {
         atomic_fetch_add(&worker->models_loaded, 1);
         assay_log(ASSAY_LOG_INFO, "model loaded variant=%.16s dir=%s wall_ms=%lld",
-                  assay_digest_hex(&lease->variant.digest, hex), lease->artifact_dir,
-                  (long long)(assay_now_ms() - started_ms));
+                  assay_digest_hex(&lease->variant.digest, hex), dir, (long long)(assay_now_ms() - started_ms));
     }
     return status;
 }

@@ -8,6 +8,8 @@
 struct assay_worker_options {
     struct assay_link *link;
     struct assay_pool *pool;
+    struct assay_loop *loop;
+    const char *cache_dir; /* where artifacts go that are not visible here */
     const char *precision; /* leases of another scheme are given back */
     size_t batch_tokens;   /* at most so many in one forward pass, unless one chunk has more */
     int64_t lease_wait_ms; /* one long poll, at most 60,000 */

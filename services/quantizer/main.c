@@ -1,4 +1,5 @@
 /* assay-quantizer: checkpoint in, artifact out. */
+#include "common/artifact/serve_pieces.h"
 #include "common/artifact/staging.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
@@ -8,6 +9,7 @@
 struct program {
     char artifacts_dir[ASSAY_PATH_MAX];
     struct assay_quantizer *quantizer;
+    struct assay_piece_server *pieces;
 };
 
 static enum assay_status open_artifacts(struct assay_service_process *service, struct assay_err *err)
@@ -27,8 +29,10 @@ static enum assay_status open_artifacts(struct assay_service_process *service, s
 static enum assay_status prepare(struct assay_service_process *service, struct assay_err *err)
 {
     struct program *program = service->arg;
-    return assay_quantizer_start(service->loop, service->server, program->artifacts_dir, service->pool,
-                                 &program->quantizer, err);
+    enum assay_status status = assay_quantizer_start(service->loop, service->server, program->artifacts_dir,
+                                                     service->pool, &program->quantizer, err);
+    return status == ASSAY_OK ? assay_piece_server_start(service->server, program->artifacts_dir, &program->pieces, err)
+                              : status;
 }
 
 static void measure(struct assay_service_process *service, struct assay_metrics *metrics)
@@ -41,6 +45,7 @@ static void drain(struct assay_service_process *service)
 {
     const struct program *program = service->arg;
     assay_quantizer_stop(program->quantizer);
+    assay_piece_server_stop(program->pieces);
 }
 
 static void end(struct assay_service_process *service)
@@ -48,6 +53,8 @@ static void end(struct assay_service_process *service)
     const struct program *program = service->arg;
     assay_quantizer_stop(program->quantizer);
     assay_quantizer_free(program->quantizer);
+    assay_piece_server_stop(program->pieces);
+    assay_piece_server_free(program->pieces);
 }
 
 int main(int argc, char **argv)
@@ -56,7 +63,8 @@ int main(int argc, char **argv)
     const struct assay_service_program service = {
         .name = "quantizer",
         .usage = "assay-quantizer [--data DIR] [--coordinator ENDPOINT]",
-        .summary = "Makes quantized artifacts of checkpoints, on request of the coordinator.",
+        .summary =
+            "Makes quantized artifacts of checkpoints, on request of the coordinator, and serves them in pieces.",
         .threads_help = "threads that quantize",
         .kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_QUANTIZER,
         .open = open_artifacts,

@@ -1,5 +1,6 @@
 assay_script_test(eval_figures TIER full SCRIPT eval_figures.py DEADLINE 240)
 assay_script_test(eval_shards TIER full SCRIPT eval_shards.py DEADLINE 300)
+assay_script_test(worker_without_shared_files TIER full SCRIPT worker_without_shared_files.py DEADLINE 240)
 assay_script_test(eval_survives_kills TIER full SCRIPT eval_survives_kills.py DEADLINE 240)
 assay_script_test(eval_f16 TIER full SCRIPT eval_f16.py DEADLINE 240)
 assay_script_test(eval_bad_input TIER full SCRIPT eval_bad_input.py DEADLINE 240)
