@@ -171,3 +171,38 @@ size_t assay_attention_workspace(const struct assay_attention_shape *shape, cons
 void assay_attention(const struct assay_kernels *kernels, struct assay_pool *pool,
                      const struct assay_attention_shape *shape, const struct assay_attention_span *spans, size_t count,
                      const float *q, const float *k, const float *v, float *out, float *workspace);
+
+/* Keys and values of one sequence that grows, in the form that attention reads. F32 keeps them as they are, F16 and
+ * BF16 round to nearest even, I8 keeps codes with one scale for each token and key-value head (largest magnitude / 127,
+ * codes rounded to nearest even). Of other dtypes than F32 the value used is the exact one of what is kept. */
+struct assay_kv {
+    enum assay_dtype dtype;
+    size_t capacity; /* tokens, in whole panels */
+    void *keys;      /* a head's panels of 32 tokens: element (i, j) of head_dim x 32 at i * 32 + j % 32 */
+    void *values;    /* a head's panels of 32 dimensions: element (token, i) of capacity x 32 at token * 32 + i % 32 */
+    float *scales;   /* I8: keys' of all heads [kv_heads, capacity], then values' */
+};
+
+/* Room for at least `tokens`; all zero. UNIMPLEMENTED for another dtype; RESOURCE_EXHAUSTED. */
+enum assay_status assay_kv_new(const struct assay_attention_shape *shape, enum assay_dtype dtype, size_t tokens,
+                               struct assay_kv *ret, struct assay_err *err) ASSAY_MUST_USE;
+void assay_kv_release(struct assay_kv *kv); /* leaves it empty; empty is fine */
+size_t assay_kv_bytes(const struct assay_attention_shape *shape, const struct assay_kv *kv);
+/* Puts k [tokens, kv_heads * head_dim] and v [tokens, kv_heads * value_dim] at tokens [past, past + tokens). */
+void assay_kv_put(const struct assay_attention_shape *shape, struct assay_kv *kv, size_t past, size_t tokens,
+                  const float *k, const float *v);
+
+/* Rows [first, first + tokens) of q and out go on a sequence of `past` tokens; their keys and values are in kv, too. */
+struct assay_attention_growth {
+    size_t first, tokens, past;
+    const struct assay_kv *kv;
+};
+
+/* As assay_attention_workspace. */
+size_t assay_attention_growth_workspace(const struct assay_attention_shape *shape,
+                                        const struct assay_attention_growth *growths, size_t count, size_t threads);
+/* Causal attention over what kv holds. With F32 a row of out has the bits that assay_attention gives it over the whole
+ * sequence at once. */
+void assay_attention_grow(const struct assay_kernels *kernels, struct assay_pool *pool,
+                          const struct assay_attention_shape *shape, const struct assay_attention_growth *growths,
+                          size_t count, const float *q, float *out, float *workspace);

@@ -2,14 +2,7 @@
  * of the values, both products by the tiles of gemm. Keys and values are packed once a sequence and key-value head.
  * With a window a block skips whole panels of keys before it; what a row sees begins at its own first key, wherever the
  * block begins, so that the bits depend on neither. */
-#include <string.h>
-
-#include "common/kernels/kernels.h"
-
-/* Queries in a block, at most: as many whole tiles as fit. */
-#define QUERIES 48
-/* Keys whose values are summed in one go, so that they stay in the cache for all tiles of the block. */
-#define KEYS 256
+#include "common/kernels/attention/rows.h"
 
 struct attention {
     const struct assay_kernels *kernels;
@@ -24,28 +17,6 @@ struct attention {
     size_t queries;      /* in a block */
     size_t blocks;       /* of queries, in all sequences */
 };
-
-static size_t round_up(size_t n, size_t step)
-{
-    return (n + step - 1) / step * step;
-}
-
-static size_t value_dim(const struct assay_attention_shape *shape)
-{
-    return shape->value_dim ? shape->value_dim : shape->head_dim;
-}
-
-/* The first key that a row sees. */
-static size_t first_key(const struct assay_attention_shape *shape, size_t row)
-{
-    return shape->window && row >= shape->window ? row + 1 - shape->window : 0;
-}
-
-/* The number of keys up to and including the last one that a row sees. */
-static size_t keys_until(const struct assay_attention_shape *shape, size_t row, size_t tokens)
-{
-    return shape->bidirectional ? tokens : row + 1;
-}
 
 /* Floats of one key-value head's packed keys, and of its values. */
 static size_t keys_floats(const struct assay_attention_shape *shape, size_t tokens)
@@ -150,20 +121,6 @@ static void sum_values(const struct attention *t, size_t rows, size_t keys, size
     }
 }
 
-/* Scores of the query at `row` to probabilities; x[0] belongs to key `skip`. */
-static void weigh_row(const struct attention *t, size_t row, size_t tokens, size_t skip, size_t keys, float *x)
-{
-    const struct assay_attention_shape *shape = t->shape;
-    size_t low = first_key(shape, row) - skip, valid = keys_until(shape, row, tokens) - skip - low;
-    float scale = shape->scale;
-    memset(x, 0, low * sizeof *x);
-    if (shape->soft_cap > 0) {
-        t->kernels->vector->soft_cap(valid, scale, shape->soft_cap, x + low);
-        scale = 1;
-    }
-    t->kernels->vector->softmax(valid, keys - low, scale, x + low);
-}
-
 static void attend_block(const struct attention *t, size_t sequence, size_t head, size_t begin, float *scratch)
 {
     const struct assay_attention_shape *shape = t->shape;
@@ -183,7 +140,7 @@ static void attend_block(const struct attention *t, size_t sequence, size_t head
             t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim,
                                    packed_keys + (skip + column) * dim, scores + r * columns + column, columns, false);
     for (size_t r = 0; r < rows; r++)
-        weigh_row(t, begin + r, span->tokens, skip, keys, scores + r * columns);
+        weigh_row(t->kernels, shape, begin + r, span->tokens, skip, keys, scores + r * columns);
     assay_tiles_pack(tile_rows, rows, keys, scores, columns, tiles);
     sum_values(t, rows, keys, span->tokens, tiles, packed_values, sums);
     /* Adding 0 turns -0 into 0: keys that a row does not see, which add 0 times their value, then leave no trace. */
