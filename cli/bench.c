@@ -129,7 +129,7 @@ static enum assay_status time_forward(struct bench *b, const struct assay_model 
     enum assay_status status = noise_new(b, CHUNK_TOKENS * b->shape.hidden, 1, &hidden);
     if (status != ASSAY_OK)
         return status;
-    const struct assay_sequence sequence = {ids, CHUNK_TOKENS, 0, CHUNK_TOKENS, hidden};
+    const struct assay_sequence sequence = {ids, CHUNK_TOKENS, 0, CHUNK_TOKENS, hidden, NULL};
     double core[RUNS], wall[RUNS];
     for (size_t i = 0; i < RUNS && status == ASSAY_OK; i++) {
         double core_begin = core_seconds(b), wall_begin = seconds(CLOCK_MONOTONIC);

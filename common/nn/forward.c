@@ -3,6 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/nn/cache_impl.h"
 #include "common/nn/pass.h"
 #include "common/nn/rope.h"
 
@@ -61,16 +62,22 @@ static void turn_position(const struct assay_pass *pass, const struct assay_rope
     }
 }
 
+/* Tokens that come before the rows of a sequence. */
+static size_t past_of(const struct assay_pass *pass, size_t sequence)
+{
+    return pass->growths ? pass->growths[sequence].past : 0;
+}
+
 /* The embedding of the row's token, and the rotation or the embedding of its position. */
 static void begin_row(struct assay_pass *pass, size_t row)
 {
     const struct assay_model *model = pass->model;
     const struct assay_model_config *c = &model->config;
-    size_t sequence = sequence_of(pass, row), position = row - pass->spans[sequence].first;
+    size_t sequence = sequence_of(pass, row), index = row - pass->spans[sequence].first;
+    size_t position = past_of(pass, sequence) + index;
     size_t hidden = c->hidden, half = c->rotary_dim / 2, at = row * half, inverse = sequence * half;
     float *x = pass->x + row * hidden;
-    read_embedding(model->embedding_dtype, model->embedding, (size_t)pass->sequences[sequence].ids[position], hidden,
-                   x);
+    read_embedding(model->embedding_dtype, model->embedding, (size_t)pass->sequences[sequence].ids[index], hidden, x);
     if (c->embedding_scale != 1)
         model->kernels->vector->scale(hidden, c->embedding_scale, x);
     if (model->positions) {
@@ -114,9 +121,14 @@ static enum assay_status check_sequences(struct assay_pass *pass, struct assay_e
     const struct assay_model_config *c = &pass->model->config;
     for (size_t i = 0; i < pass->count; i++) {
         const struct assay_sequence *s = &pass->sequences[i];
-        if (s->tokens < 1 || s->tokens > c->positions_max)
-            return assay_err_set(err, ASSAY_OUT_OF_RANGE, "sequence %zu has %zu tokens, the model takes 1 to %zu", i,
-                                 s->tokens, c->positions_max);
+        size_t past = s->cache ? s->cache->tokens : 0, room = s->cache ? s->cache->tokens_max : c->positions_max;
+        if (s->tokens < 1 || s->tokens > room - past)
+            return assay_err_set(err, ASSAY_OUT_OF_RANGE,
+                                 "sequence %zu has %zu tokens behind %zu, the %s takes 1 to %zu", i, s->tokens, past,
+                                 s->cache ? "cache" : "model", room);
+        if (!s->cache != !pass->sequences[0].cache)
+            return assay_err_set(err, ASSAY_INTERNAL, "sequence %zu has %s cache, the first one %s", i,
+                                 s->cache ? "a" : "no", s->cache ? "none" : "one");
         if (s->begin > s->end || s->end > s->tokens)
             return assay_err_set(err, ASSAY_OUT_OF_RANGE, "sequence %zu: rows %zu to %zu of %zu", i, s->begin, s->end,
                                  s->tokens);
@@ -125,6 +137,8 @@ static enum assay_status check_sequences(struct assay_pass *pass, struct assay_e
                 return assay_err_set(err, ASSAY_OUT_OF_RANGE, "sequence %zu: id %d at position %zu, the model has %zu",
                                      i, (int)s->ids[t], t, c->vocab);
         pass->spans[i] = (struct assay_attention_span){pass->rows, s->tokens};
+        if (pass->growths)
+            pass->growths[i] = (struct assay_attention_growth){pass->rows, s->tokens, past, NULL};
         if (__builtin_add_overflow(pass->rows, s->tokens, &pass->rows))
             return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "a batch of more tokens than memory could hold");
     }
@@ -174,7 +188,11 @@ static size_t place_buffers(struct assay_pass *pass, float *base)
     pass->local_sine = part(base, &used, rows, local, &overflow);
     pass->inverse = part(base, &used, pass->count, half, &overflow);
     pass->local_inverse = part(base, &used, pass->count, local, &overflow);
-    size_t attention = assay_attention_workspace(&pass->shape, pass->spans, pass->count, pass->threads);
+    size_t attention;
+    if (pass->growths)
+        attention = assay_attention_growth_workspace(&pass->shape, pass->growths, pass->count, pass->threads);
+    else
+        attention = assay_attention_workspace(&pass->shape, pass->spans, pass->count, pass->threads);
     pass->attention = part(base, &used, attention, 1, &overflow);
     return overflow || attention == 0 || used > SIZE_MAX / sizeof(float) ? 0 : used;
 }
@@ -185,9 +203,10 @@ static enum assay_status run_layers(struct assay_pass *pass, const volatile bool
     const struct assay_model_config *c = &model->config;
     size_t half = c->rotary_dim / 2;
     for (size_t i = 0; i < pass->count && half > 0; i++) {
-        assay_rope_inverse(&c->rope, c->rotary_dim, pass->spans[i].tokens, pass->inverse + i * half);
+        size_t tokens = past_of(pass, i) + pass->spans[i].tokens;
+        assay_rope_inverse(&c->rope, c->rotary_dim, tokens, pass->inverse + i * half);
         if (c->family->local_rope)
-            assay_rope_inverse(&c->local_rope, c->rotary_dim, pass->spans[i].tokens, pass->local_inverse + i * half);
+            assay_rope_inverse(&c->local_rope, c->rotary_dim, tokens, pass->local_inverse + i * half);
     }
     assay_pass_rows(pass, begin_row);
     for (size_t i = 0; i < c->layers; i++) {
@@ -199,17 +218,21 @@ static enum assay_status run_layers(struct assay_pass *pass, const volatile bool
     }
     pass->norm = &model->final_norm;
     assay_pass_rows(pass, finish_row);
+    for (size_t i = 0; pass->growths && i < pass->count; i++)
+        pass->sequences[i].cache->tokens += pass->spans[i].tokens;
     return ASSAY_OK;
 }
 
-static struct assay_attention_shape shape_of(const struct assay_model_config *c)
+struct assay_attention_shape assay_model_attention_shape(const struct assay_model_config *config)
 {
-    return (struct assay_attention_shape){.heads = c->heads,
-                                          .kv_heads = c->kv_heads,
-                                          .head_dim = c->head_dim,
-                                          .value_dim = c->value_dim,
-                                          .scale = (float)c->attention_scale,
-                                          .soft_cap = c->attention_cap};
+    return (struct assay_attention_shape){
+        .heads = config->heads,
+        .kv_heads = config->kv_heads,
+        .head_dim = config->head_dim,
+        .value_dim = config->value_dim,
+        .scale = (float)config->attention_scale,
+        .soft_cap = config->attention_cap,
+    };
 }
 
 size_t assay_model_forward_bytes(const struct assay_model_config *config, size_t tokens, size_t threads)
@@ -217,7 +240,7 @@ size_t assay_model_forward_bytes(const struct assay_model_config *config, size_t
     const struct assay_model model = {.config = *config};
     struct assay_attention_span span = {0, tokens};
     struct assay_pass pass = {.model = &model, .count = 1, .rows = tokens, .spans = &span, .threads = threads};
-    pass.shape = shape_of(config);
+    pass.shape = assay_model_attention_shape(config);
     return place_buffers(&pass, NULL) * sizeof(float);
 }
 
@@ -229,12 +252,14 @@ static enum assay_status forward(const struct assay_model *model, struct assay_p
     if (count == 0)
         return ASSAY_OK;
     assay_auto(assay_free_ptr) struct assay_attention_span *spans = calloc(count, sizeof *spans);
-    if (!spans)
+    assay_auto(assay_free_ptr) struct assay_attention_growth *growths = calloc(count, sizeof *growths);
+    if (!spans || !growths)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu sequences", count);
     struct assay_pass pass = {.model = model, .pool = pool, .sequences = sequences, .count = count, .spans = spans};
     pass.inputs = inputs;
     pass.threads = assay_pool_threads(pool);
-    pass.shape = shape_of(c);
+    pass.growths = sequences[0].cache ? growths : NULL;
+    pass.shape = assay_model_attention_shape(c);
     enum assay_status status = check_sequences(&pass, err);
     if (status != ASSAY_OK)
         return status;

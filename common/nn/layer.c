@@ -1,6 +1,7 @@
 /* One layer of a decoder. What a family does not have is absent from its row, and its step is left out. */
 #include <string.h>
 
+#include "common/nn/cache_impl.h"
 #include "common/nn/pass.h"
 
 void assay_pass_norm(const struct assay_pass *pass, const struct assay_norm_weights *norm, size_t n, const float *x,
@@ -115,6 +116,35 @@ static void project(struct assay_pass *pass)
     }
 }
 
+struct keeping {
+    const struct assay_pass *pass;
+    const struct assay_attention_shape *shape;
+    size_t layer;
+};
+
+/* Keys and values of one sequence go into its cache. */
+static void keep_sequence(void *arg, size_t index, size_t thread)
+{
+    (void)thread;
+    const struct keeping *work = arg;
+    const struct assay_pass *pass = work->pass;
+    const struct assay_attention_growth *growth = &pass->growths[index];
+    size_t width = work->shape->value_dim ? work->shape->value_dim : work->shape->head_dim;
+    assay_kv_put(work->shape, &pass->sequences[index].cache->kv[work->layer], growth->past, growth->tokens,
+                 pass->k + growth->first * work->shape->kv_heads * work->shape->head_dim,
+                 pass->v + growth->first * work->shape->kv_heads * width);
+}
+
+static void attend_growing(struct assay_pass *pass, size_t index, const struct assay_attention_shape *shape)
+{
+    struct keeping keeping = {pass, shape, index};
+    assay_pool_run(pass->pool, pass->count, keep_sequence, &keeping);
+    for (size_t i = 0; i < pass->count; i++)
+        pass->growths[i].kv = &pass->sequences[i].cache->kv[index];
+    assay_attention_grow(pass->model->kernels, pass->pool, shape, pass->growths, pass->count, pass->q, pass->out,
+                         pass->attention);
+}
+
 /* to = attention of branch */
 static void attend(struct assay_pass *pass, size_t index, float *to)
 {
@@ -129,8 +159,11 @@ static void attend(struct assay_pass *pass, size_t index, float *to)
         project(pass);
         assay_pass_rows(pass, turn_row);
     }
-    assay_attention(pass->model->kernels, pass->pool, &shape, pass->spans, pass->count, pass->q, pass->k, pass->v,
-                    pass->out, pass->attention);
+    if (pass->growths)
+        attend_growing(pass, index, &shape);
+    else
+        assay_attention(pass->model->kernels, pass->pool, &shape, pass->spans, pass->count, pass->q, pass->k, pass->v,
+                        pass->out, pass->attention);
     assay_pass_multiply(pass, ASSAY_LINEAR_O, pass->out, c->heads * c->value_dim, to);
 }
 

@@ -96,16 +96,21 @@ void assay_model_free(struct assay_model *model); /* NULL is fine */
 const struct assay_model_config *assay_model_config(const struct assay_model *model);
 size_t assay_model_bytes(const struct assay_model *model); /* as packed */
 
+struct assay_cache;
+
 /* One chunk of a batch. Rows [begin, end) of the hidden states after the final norm go to hidden[(end - begin), d]. */
 struct assay_sequence {
     const int32_t *ids; /* [tokens], each in [0, vocab) */
-    size_t tokens;      /* 1..positions_max */
+    size_t tokens;      /* 1..positions_max, with what the cache holds */
     size_t begin, end;
     float *hidden;
+    struct assay_cache *cache; /* NULL, or of this model: the tokens go on what it holds, and are kept in it (cache.h).
+                                * All sequences of a batch have one, each its own, or none has */
 };
 
-/* OUT_OF_RANGE for an id or a length beyond the model; CANCELLED when *cancel became true (checked layer by layer; may
- * be NULL); RESOURCE_EXHAUSTED when out of memory. One call at a time a pool. Memory: O(tokens in the batch). */
+/* OUT_OF_RANGE for an id or a length beyond the model or the cache; CANCELLED when *cancel became true (checked layer
+ * by layer; may be NULL); RESOURCE_EXHAUSTED when out of memory. Caches keep nothing new on an error. One call at a
+ * time a pool. Memory: O(tokens in the batch). */
 enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;

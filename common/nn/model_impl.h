@@ -43,6 +43,9 @@ struct assay_model {
     size_t bytes;
 };
 
+/* Attention of a layer without a window, and what caches are made for. */
+struct assay_attention_shape assay_model_attention_shape(const struct assay_model_config *config);
+
 /* to[rows, n] = from[rows, k] . W^T (+ bias) with the model's compute. `stride` is the distance of rows of `from`. */
 void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, size_t rows, const float *from,
                       size_t stride, const struct assay_panels *w, const float *bias, float *to);

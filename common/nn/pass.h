@@ -9,7 +9,8 @@ struct assay_pass {
     struct assay_pool *pool;
     const struct assay_sequence *sequences;
     size_t count, rows, threads;
-    struct assay_attention_span *spans; /* [count] */
+    struct assay_attention_span *spans;     /* [count] */
+    struct assay_attention_growth *growths; /* [count] where sequences have caches, else NULL */
     struct assay_attention_shape shape;
     float *x;               /* [rows, hidden]: the residual stream */
     float *branch, *other;  /* [rows, hidden]: what a product reads from or adds to it */

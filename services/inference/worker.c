@@ -174,7 +174,8 @@ static struct assay_batch *prepare_batch(const struct assay_worker *worker, stru
         const struct assay_leased_chunk *chunk = &lease->chunks[i];
         size_t rows = chunk->end - chunk->begin;
         struct assay_outgoing record = {.key = chunk->key, .hidden = hidden, .rows = rows, .width = width};
-        sequences[i - begin] = (struct assay_sequence){chunk->ids, chunk->tokens, chunk->begin, chunk->end, hidden};
+        sequences[i - begin] =
+            (struct assay_sequence){chunk->ids, chunk->tokens, chunk->begin, chunk->end, hidden, NULL};
         hidden += rows * width;
         if (is_measured(lease, chunk)) {
             record.is_extra = true;

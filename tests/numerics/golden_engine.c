@@ -3,6 +3,8 @@
 #include <math.h>
 #include <stdio.h>
 
+#include "common/nn/cache.h"
+
 /* docs/NUMERICS.md: f32 against float64 is within 3e-5 on these models, the smallest wrong feature moves logits by
  * 1e-3. */
 #define LOGIT_ATOL 2e-4
@@ -75,7 +77,7 @@ float *hidden_of(const struct engine *e, const int32_t *ids, size_t tokens)
 {
     float *hidden = malloc(tokens * assay_head_hidden(e->head) * sizeof *hidden);
     assert_non_null(hidden);
-    struct assay_sequence sequence = {ids, tokens, 0, tokens, hidden};
+    struct assay_sequence sequence = {ids, tokens, 0, tokens, hidden, NULL};
     want_ok(assay_model_forward(e->model, e->pool, &sequence, 1, NULL, &golden_err));
     return hidden;
 }
@@ -103,7 +105,7 @@ static size_t compare_layers(const struct engine *e, const struct assay_safetens
     size_t each = tokens * assay_head_hidden(e->head);
     float *inputs = malloc((layers + 1) * each * sizeof *inputs);
     assert_non_null(inputs);
-    struct assay_sequence sequence = {ids, tokens, 0, tokens, inputs + layers * each};
+    struct assay_sequence sequence = {ids, tokens, 0, tokens, inputs + layers * each, NULL};
     want_ok(assay_model_forward_layers(e->model, e->pool, &sequence, inputs, &golden_err));
     for (size_t i = 0; i < layers; i++) {
         char suffix[32];
@@ -218,7 +220,7 @@ void golden_check_company(const char *dir)
     const size_t lengths[] = {1, 7, ASSAY_MIN((size_t)200, most), ASSAY_MIN((size_t)47, most)};
     struct assay_sequence batch[4];
     for (size_t s = 0, at = 0; s < 4; at += lengths[s++])
-        batch[s] = (struct assay_sequence){ids + at, lengths[s], 0, lengths[s], together + at * width};
+        batch[s] = (struct assay_sequence){ids + at, lengths[s], 0, lengths[s], together + at * width, NULL};
     want_ok(assay_model_forward(e.model, e.pool, batch, 4, NULL, &golden_err));
     for (size_t s = 0; s < 4; s++) {
         float *alone = hidden_of(&e, batch[s].ids, lengths[s]);
@@ -233,5 +235,55 @@ void golden_check_rows(const char *dir)
 {
     struct engine e = engine_open(dir, 2, NULL);
     want_ok(assay_model_check_rows(e.model, e.pool, &golden_err));
+    engine_close(&e);
+}
+
+/* Tokens up to which every position rotates the same whatever follows. */
+static size_t steady_tokens(const struct assay_model_config *config)
+{
+    bool depends = config->rope.kind == ASSAY_ROPE_DYNAMIC || config->rope.kind == ASSAY_ROPE_LONGROPE;
+    size_t most = ASSAY_MIN((size_t)GOLDEN_TOKENS, config->positions_max);
+    return config->rotary_dim > 0 && depends ? ASSAY_MIN(most, config->rope.original_positions) : most;
+}
+
+void golden_check_growth(const char *dir)
+{
+    static const size_t steps[] = {1, 33, 1, 1, 7, 20, 2};
+    struct engine e = engine_open(dir, 2, NULL);
+    const struct assay_model_config *config = assay_model_config(e.model);
+    size_t tokens = steady_tokens(config), width = config->hidden;
+    int32_t ids[GOLDEN_TOKENS];
+    fill_ids(ids, tokens, config->vocab);
+    float *whole = hidden_of(&e, ids, tokens), *grown = malloc(2 * tokens * width * sizeof *grown);
+    struct assay_cache *caches[2];
+    assert_non_null(grown);
+    for (size_t i = 0; i < 2; i++)
+        want_ok(assay_cache_new(e.model, ASSAY_F32, tokens, &caches[i], &golden_err));
+    /* The second sequence begins later, so that steps of both kinds share a batch. */
+    for (size_t turn = 0; assay_cache_tokens(caches[1]) < tokens; turn++) {
+        struct assay_sequence batch[2];
+        size_t count = 0;
+        for (size_t i = 0; i < ASSAY_MIN(turn + 1, (size_t)2); i++) {
+            size_t past = assay_cache_tokens(caches[i]);
+            size_t step = ASSAY_MIN(steps[(turn + 3 * i) % ASSAY_COUNT(steps)], tokens - past);
+            if (step > 0)
+                batch[count++] =
+                    (struct assay_sequence){ids + past, step, 0, step, grown + (i * tokens + past) * width, caches[i]};
+        }
+        want_ok(assay_model_forward(e.model, e.pool, batch, count, NULL, &golden_err));
+    }
+    assert_memory_equal(grown, whole, tokens * width * sizeof *whole);
+    assert_memory_equal(grown + tokens * width, whole, tokens * width * sizeof *whole);
+    struct assay_sequence more = {ids, 1, 0, 1, grown, caches[0]};
+    assert_int_equal(assay_model_forward(e.model, e.pool, &more, 1, NULL, &golden_err), ASSAY_OUT_OF_RANGE);
+    /* What is forgotten can be said anew. */
+    assay_cache_truncate(caches[0], tokens / 2);
+    more = (struct assay_sequence){ids + tokens / 2, tokens - tokens / 2, 0, tokens - tokens / 2, grown, caches[0]};
+    want_ok(assay_model_forward(e.model, e.pool, &more, 1, NULL, &golden_err));
+    assert_memory_equal(grown, whole + tokens / 2 * width, (tokens - tokens / 2) * width * sizeof *whole);
+    assay_cache_free(caches[0]);
+    assay_cache_free(caches[1]);
+    free(whole);
+    free(grown);
     engine_close(&e);
 }

@@ -35,5 +35,7 @@ void golden_check_outputs(const char *dir, bool layers_wanted);
 void golden_check_bits(const char *dir);
 /* Nor does the company in a batch. */
 void golden_check_company(const char *dir);
+/* Nor does going on in steps what a cache keeps as f32. */
+void golden_check_growth(const char *dir);
 /* assay_model_check_rows */
 void golden_check_rows(const char *dir);

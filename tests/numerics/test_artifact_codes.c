@@ -147,7 +147,7 @@ static size_t run(const char *dir, struct assay_pool *pool, float *hidden)
     int32_t ids[TOKENS];
     for (int32_t i = 0; i < TOKENS; i++)
         ids[i] = i * 17 % 1000;
-    struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden};
+    struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden, NULL};
     want_ok(assay_model_forward(model, pool, &sequence, 1, NULL, &err));
     size_t bytes = assay_model_bytes(model);
     assay_model_free(model);

@@ -84,7 +84,7 @@ static void an_int8_artifact_computes_what_its_decoded_weights_compute(void **st
         struct assay_model *model;
         want_ok(model_load(dirs[i], pool, &model));
         assert_int_equal(assay_model_config(model)->hidden, 96);
-        struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden[i]};
+        struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden[i], NULL};
         want_ok(assay_model_forward(model, pool, &sequence, 1, NULL, &err));
         bytes[i] = assay_model_bytes(model);
         assay_model_free(model);

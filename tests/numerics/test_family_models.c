@@ -28,6 +28,13 @@ static void the_company_in_a_batch_does_not_change_a_bit(void **state)
         golden_check_company(family_models[i]);
 }
 
+static void a_sequence_that_goes_on_has_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    for (size_t i = 0; i < ASSAY_COUNT(family_models); i++)
+        golden_check_growth(family_models[i]);
+}
+
 static void products_are_equal_by_rows_on_these_models(void **state)
 {
     (void)state;
@@ -157,6 +164,7 @@ int main(void)
         cmocka_unit_test(hidden_states_and_logits_are_those_of_transformers),
         cmocka_unit_test(threads_and_instruction_sets_do_not_change_a_bit),
         cmocka_unit_test(the_company_in_a_batch_does_not_change_a_bit),
+        cmocka_unit_test(a_sequence_that_goes_on_has_the_bits_of_the_whole),
         cmocka_unit_test(products_are_equal_by_rows_on_these_models),
         cmocka_unit_test(the_parts_of_a_head_give_its_logits),
         cmocka_unit_test(ids_out_of_use_have_no_logits),

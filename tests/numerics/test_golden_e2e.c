@@ -146,7 +146,7 @@ static float *run_model(struct pair *pair, const char *dir)
     pair->vocab = assay_head_vocab(head);
     float *hidden = room(&pair->arena, pair->tokens * assay_head_hidden(head) * sizeof *hidden);
     float *logits = room(&pair->arena, pair->tokens * pair->vocab * sizeof *logits);
-    const struct assay_sequence sequence = {pair->ids, pair->tokens, 0, pair->tokens, hidden};
+    const struct assay_sequence sequence = {pair->ids, pair->tokens, 0, pair->tokens, hidden, NULL};
     want_ok(assay_model_forward(model, pair->pool, &sequence, 1, NULL, &err));
     assay_head_logits(head, pair->pool, hidden, pair->tokens, logits);
     assay_head_free(head);

@@ -35,6 +35,14 @@ static void the_company_in_a_batch_does_not_change_a_bit(void **state)
         golden_check_company(models[i]);
 }
 
+static void a_sequence_that_goes_on_has_the_bits_of_the_whole(void **state)
+{
+    (void)state;
+    need_shared();
+    for (size_t i = 0; i < ASSAY_COUNT(models); i++)
+        golden_check_growth(models[i]);
+}
+
 static void products_are_equal_by_rows_on_these_models(void **state)
 {
     (void)state;
@@ -55,7 +63,7 @@ static void tokens_behind_a_row_and_the_rows_asked_for_do_not_change_a_bit(void 
     assert_non_null(rows);
     static const size_t cuts[][3] = {{1, 0, 1}, {31, 30, 31}, {48, 5, 48}, {49, 0, 49}, {97, 60, 90}, {140, 139, 140}};
     for (size_t i = 0; i < ASSAY_COUNT(cuts); i++) {
-        struct assay_sequence s = {ids, cuts[i][0], cuts[i][1], cuts[i][2], rows};
+        struct assay_sequence s = {ids, cuts[i][0], cuts[i][1], cuts[i][2], rows, NULL};
         want_ok(assay_model_forward(e.model, e.pool, &s, 1, NULL, &golden_err));
         assert_memory_equal(rows, whole + cuts[i][1] * width, (cuts[i][2] - cuts[i][1]) * width * sizeof *rows);
     }
@@ -84,7 +92,7 @@ static void what_a_model_cannot_run_is_refused(void **state)
     struct engine e = engine_open(models[0], 1, NULL);
     int32_t ids[4] = {0, 1, 2, 3};
     float hidden[4 * 64];
-    struct assay_sequence s = {ids, 4, 0, 4, hidden};
+    struct assay_sequence s = {ids, 4, 0, 4, hidden, NULL};
     ids[2] = -1;
     assert_int_equal(assay_model_forward(e.model, e.pool, &s, 1, NULL, &golden_err), ASSAY_OUT_OF_RANGE);
     ids[2] = 1400;
@@ -110,6 +118,7 @@ int main(void)
         cmocka_unit_test(threads_and_instruction_sets_do_not_change_a_bit),
         cmocka_unit_test(the_company_in_a_batch_does_not_change_a_bit),
         cmocka_unit_test(tokens_behind_a_row_and_the_rows_asked_for_do_not_change_a_bit),
+        cmocka_unit_test(a_sequence_that_goes_on_has_the_bits_of_the_whole),
         cmocka_unit_test(products_are_equal_by_rows_on_these_models),
         cmocka_unit_test(fused_projections_are_the_same_bits),
         cmocka_unit_test(what_a_model_cannot_run_is_refused),

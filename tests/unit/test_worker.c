@@ -200,7 +200,7 @@ static void assert_records(struct fixture *fixture, const struct fake_lease *lea
     for (size_t i = 0; i < lease->count; i++) {
         const struct fake_chunk *chunk = &lease->chunks[i];
         const struct fake_record *record = fakes_record(fixture->fakes, chunk->key);
-        const struct assay_sequence sequence = {chunk->ids, chunk->tokens, chunk->begin, chunk->end, want};
+        const struct assay_sequence sequence = {chunk->ids, chunk->tokens, chunk->begin, chunk->end, want, NULL};
         assert_non_null(record);
         assert_memory_equal(record->variant_id, lease->variant_id, 32);
         assert_string_equal(record->numerics_id, assay_numerics_id());
