@@ -62,3 +62,16 @@ void assay_cache_truncate(struct assay_cache *cache, size_t tokens)
 {
     cache->tokens = ASSAY_MIN(cache->tokens, tokens);
 }
+
+bool assay_cache_wants_all(const struct assay_model *model)
+{
+    const struct assay_model_config *c = &model->config;
+    return c->rotary_dim > 0 && (c->rope.kind == ASSAY_ROPE_DYNAMIC || c->rope.kind == ASSAY_ROPE_LONGROPE);
+}
+
+bool assay_cache_turned(const struct assay_model *model, const struct assay_cache *cache, size_t tokens)
+{
+    const struct assay_model_config *c = &model->config;
+    return c->rotary_dim > 0 && c->rope.kind == ASSAY_ROPE_LONGROPE && cache->tokens > 0 &&
+           cache->tokens <= c->rope.original_positions && tokens > c->rope.original_positions;
+}

@@ -18,3 +18,9 @@ size_t assay_cache_tokens_max(const struct assay_cache *cache);
 size_t assay_cache_bytes(const struct assay_cache *cache);
 /* Forgets all but the first `tokens`. */
 void assay_cache_truncate(struct assay_cache *cache, size_t tokens);
+
+/* Whether a prompt must be given at once: the angles of the model's rope depend on the length (dynamic, longrope). */
+bool assay_cache_wants_all(const struct assay_model *model);
+/* Whether what is kept must be forgotten before the sequence has `tokens`, because longrope turns to its other factors
+ * there; transformers does so, too. */
+bool assay_cache_turned(const struct assay_model *model, const struct assay_cache *cache, size_t tokens);

@@ -26,7 +26,7 @@ static void run(const struct assay_model *model, struct assay_pool *pool)
         return;
     float *hidden = malloc(TOKENS * c->hidden * sizeof *hidden);
     want(hidden);
-    const struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden};
+    const struct assay_sequence sequence = {ids, TOKENS, 0, TOKENS, hidden, NULL};
     struct assay_err err = ASSAY_ERR_INIT;
     want(assay_model_forward(model, pool, &sequence, 1, NULL, &err) == ASSAY_OK || err.text[0]);
     free(hidden);

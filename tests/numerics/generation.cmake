@@ -1,0 +1,1 @@
+assay_test(test_golden_generation TIER quick SOURCES test_golden_generation.c golden_engine.c USES assay_nn assay_formats assay_kernels)
