@@ -82,10 +82,10 @@ static size_t highest(const float *scores, size_t vocab)
 
 static double log_probability(const float *logits, size_t vocab, size_t top, size_t id)
 {
-    double sum = 0, shift = (double)logits[top];
+    double others = 0, shift = (double)logits[top];
     for (size_t i = 0; i < vocab; i++)
-        sum += exp((double)logits[i] - shift);
-    return (double)logits[id] - shift - log(sum);
+        others += i == top ? 0 : exp((double)logits[i] - shift);
+    return (double)logits[id] - shift - log1p(others);
 }
 
 static void penalize(struct assay_sampler *s, const float *logits, double penalty, const int32_t *seen, size_t count)
