@@ -3,9 +3,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
 
 #include "cli/commands.h"
+#include "cli/date.h"
 #include "cli/say.h"
 #include "common/base/exit_code.h"
 #include "common/base/fs.h"
@@ -31,21 +31,6 @@ static void close_tokenizer(struct assay_tokenizer **tokenizer)
     assay_tokenizer_close(*tokenizer);
 }
 
-/* Noon, so that no zone makes another day of it. */
-static enum assay_status read_date(const char *text, int64_t *ret, struct assay_err *err)
-{
-    if (!text) {
-        *ret = (int64_t)time(NULL);
-        return ASSAY_OK;
-    }
-    struct tm date = {.tm_hour = 12};
-    const char *end = strptime(text, "%Y-%m-%d", &date);
-    if (!end || *end)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--date is \"%s\", wanted YYYY-MM-DD", text);
-    *ret = (int64_t)timegm(&date);
-    return ASSAY_OK;
-}
-
 static enum assay_status read_optional(const char *file, char **ret, struct assay_err *err)
 {
     size_t len;
@@ -61,7 +46,7 @@ static enum assay_status render(const struct chat_options *options, char **ret, 
     assay_auto(assay_free_ptr) char *tools = NULL;
     assay_auto(assay_free_ptr) char *variables = NULL;
     int64_t now_s = 0;
-    enum assay_status status = read_date(options->date, &now_s, err);
+    enum assay_status status = assay_date_read(options->date, &now_s, err);
     if (status == ASSAY_OK)
         status = assay_chat_open(options->model, &chat, err);
     if (status == ASSAY_OK)

@@ -15,6 +15,7 @@ int assay_command_down(int argc, char **argv);
 int assay_command_embed(int argc, char **argv);
 int assay_command_eval(int argc, char **argv);
 int assay_command_fetch(int argc, char **argv);
+int assay_command_generate(int argc, char **argv);
 int assay_command_import(int argc, char **argv);
 int assay_command_jobs(int argc, char **argv);
 int assay_command_keygen(int argc, char **argv);

@@ -28,6 +28,7 @@ static const struct command_row {
     {"bench", assay_command_bench, "measure speed and memory beside the machine's own peak"},
     {"model", assay_command_model, "what a checkpoint is, what it takes, and whether it runs"},
     {"tokenize", assay_command_tokenize, "token ids of a text"},
+    {"generate", assay_command_generate, "responses of a model, or of several schemes of it side by side"},
     {"chat", assay_command_chat, "the prompt that a model's chat template makes of a conversation"},
     {"embed", assay_command_embed, "embeddings of texts by an encoder"},
     {"classify", assay_command_classify, "probabilities of a classifier's labels for texts"},

@@ -106,6 +106,11 @@ bool assay_tokenizer_id(const struct assay_tokenizer *tokenizer, const char *tok
     return true;
 }
 
+bool assay_tokenizer_is_byte(const struct assay_tokenizer *tokenizer, int32_t id)
+{
+    return assay_hf_is_byte(tokenizer->hf, id);
+}
+
 enum assay_status assay_tokenizer_encode(const struct assay_tokenizer *tokenizer, const char *text, size_t len,
                                          bool special, int32_t **ret, size_t *ret_count, struct assay_err *err)
 {

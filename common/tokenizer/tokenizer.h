@@ -23,6 +23,9 @@ size_t assay_tokenizer_vocab(const struct assay_tokenizer *tokenizer);
 /* Id of a token by its text; false when there is none. */
 bool assay_tokenizer_id(const struct assay_tokenizer *tokenizer, const char *token, int32_t *ret);
 
+/* The token is one byte of a character ("<0xE2>"): its text depends on the bytes around it. */
+bool assay_tokenizer_is_byte(const struct assay_tokenizer *tokenizer, int32_t id);
+
 /* Ids of text (malloc; caller frees). Invalid UTF-8 is replaced by U+FFFD as Python's errors="replace" does.
  * `special` adds what the post-processor adds (BOS, [CLS], ...). The whole text is encoded at once, as that alone gives
  * the ids of the Python package; it takes about 120 bytes of memory for each byte of text. */

@@ -14,6 +14,8 @@ void assay_hf_free(struct assay_hf *hf); /* NULL is fine */
 size_t assay_hf_vocab(const struct assay_hf *hf);
 /* -1 when there is no such token. */
 int64_t assay_hf_id(const struct assay_hf *hf, const uint8_t *token, size_t len);
+/* 1 for a token of one byte ("<0xE2>"), whose text depends on the bytes around it. */
+int assay_hf_is_byte(const struct assay_hf *hf, int32_t id);
 
 int assay_hf_encode(const struct assay_hf *hf, const uint8_t *text, size_t len, int special, int32_t **ret,
                     size_t *ret_count, char *error, size_t error_bytes);

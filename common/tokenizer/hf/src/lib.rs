@@ -151,6 +151,15 @@ pub unsafe extern "C" fn assay_hf_id(tokenizer: *const Tokenizer, token: *const 
 /// # Safety
 /// As assay_hf.h says.
 #[no_mangle]
+pub unsafe extern "C" fn assay_hf_is_byte(tokenizer: *const Tokenizer, id: i32) -> c_int {
+    let token = u32::try_from(id).ok().and_then(|id| (*tokenizer).id_to_token(id));
+    let byte = token.as_deref().and_then(|token| token.strip_prefix("<0x")?.strip_suffix('>'));
+    c_int::from(byte.is_some_and(|digits| digits.len() == 2 && u8::from_str_radix(digits, 16).is_ok()))
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
 pub unsafe extern "C" fn assay_hf_encode(
     tokenizer: *const Tokenizer,
     text: *const u8,
