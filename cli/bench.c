@@ -17,7 +17,8 @@
 #define NAME "bench"
 #define CHUNK_TOKENS ((size_t)512)
 #define RUNS 5
-#define SCORE_ROWS ((size_t)32)
+#define SCORE_ROWS ((size_t)168)
+#define SCORE_CHECKED ((size_t)16)
 
 struct bench {
     struct assay_pool *pool;
@@ -65,6 +66,29 @@ static double resident_bytes(void)
         pages = 0;
     fclose(file);
     return (double)pages * (double)sysconf(_SC_PAGESIZE);
+}
+
+/* Forgets the largest resident memory so far, so that peak_bytes() is about what comes now. */
+static void peak_forget(void)
+{
+    FILE *file = fopen("/proc/self/clear_refs", "w");
+    if (file) {
+        fputs("5", file);
+        fclose(file);
+    }
+}
+
+static double peak_bytes(void)
+{
+    char line[128];
+    double kb = NAN;
+    FILE *file = fopen("/proc/self/status", "r");
+    while (file && fgets(line, sizeof line, file))
+        if (strncmp(line, "VmHWM:", 6) == 0)
+            kb = strtod(line + 6, NULL);
+    if (file)
+        fclose(file);
+    return kb * 1024;
 }
 
 static void put(struct bench *b, const char *key, double value)
@@ -177,48 +201,66 @@ static enum assay_status bench_engine(struct bench *b)
     return status;
 }
 
-/* Whole scoring of the rows, then what it does with one pair of rows of logits after the other. */
-static enum assay_status run_score(struct bench *b, const struct assay_head *head, float *ref, float *var,
-                                   float *logits)
+/* Worst relative error of KL over the first rows, against float64 from the same logits. */
+static enum assay_status check_score(struct bench *b, const struct assay_head *head, const float *ref, const float *var,
+                                     const struct assay_position *positions)
 {
-    static struct assay_position positions[SCORE_ROWS];
-    static const int32_t labels[SCORE_ROWS];
-    size_t d = assay_head_hidden(head), vocab = assay_head_vocab(head);
-    for (size_t i = 0; i < SCORE_ROWS * d; i++)
-        var[i] = ref[i] + var[i];
-    const struct assay_scoring_side reference = {head, ref}, variant = {head, var};
-    double begin = core_seconds(b), rows[RUNS], worst = 0, kl = 0;
-    enum assay_status status = assay_score(b->pool, &reference, &variant, 1, labels, SCORE_ROWS, positions, b->err);
-    if (status != ASSAY_OK)
-        return status;
-    double all = core_seconds(b) - begin;
-    float *other = logits + SCORE_ROWS * vocab;
-    assay_head_logits(head, b->pool, ref, SCORE_ROWS, logits);
-    assay_head_logits(head, b->pool, var, SCORE_ROWS, other);
-    for (size_t i = 0; i < RUNS; i++) {
-        begin = seconds(CLOCK_THREAD_CPUTIME_ID);
-        for (size_t row = 0; row < SCORE_ROWS; row++)
-            positions[row] = assay_score_row(b->kernels, logits + row * vocab, other + row * vocab, vocab, 0);
-        rows[i] = seconds(CLOCK_THREAD_CPUTIME_ID) - begin;
-    }
-    for (size_t row = 0; row < SCORE_ROWS; row++) {
+    size_t vocab = assay_head_vocab(head);
+    assay_auto(assay_free_ptr) float *logits = malloc(2 * SCORE_CHECKED * vocab * sizeof *logits);
+    if (!logits)
+        return assay_err_set(b->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu rows of logits",
+                             2 * SCORE_CHECKED);
+    float *other = logits + SCORE_CHECKED * vocab;
+    double worst = 0, kl = 0;
+    assay_head_logits(head, b->pool, ref, SCORE_CHECKED, logits);
+    assay_head_logits(head, b->pool, var, SCORE_CHECKED, other);
+    for (size_t row = 0; row < SCORE_CHECKED; row++) {
         double want = assay_score_row_f64(logits + row * vocab, other + row * vocab, vocab, 0).kl;
         worst = fmax(worst, fabs(positions[row].kl / want - 1));
-        kl += want / (double)SCORE_ROWS;
+        kl += want / (double)SCORE_CHECKED;
     }
-    put(b, "vocabulary", (double)vocab);
-    put(b, "ms_per_position_and_core", all * (double)b->threads * 1e3 / (double)SCORE_ROWS);
-    put(b, "ms_beyond_head_products", median(rows, RUNS) * 1e3 / (double)SCORE_ROWS);
     put(b, "kl_mean", kl);
     put(b, "kl_worst_relative_error", worst);
     return ASSAY_OK;
+}
+
+static enum assay_status run_score(struct bench *b, const struct assay_head *head, const float *ref, float *var)
+{
+    static struct assay_position positions[SCORE_ROWS];
+    static const int32_t labels[SCORE_ROWS];
+    double products[RUNS], reductions[RUNS], resident = 0;
+    for (size_t i = 0; i < SCORE_ROWS * assay_head_hidden(head); i++)
+        var[i] = ref[i] + var[i];
+    const struct assay_scoring_side reference = {head, ref}, variant = {head, var};
+    enum assay_status status = ASSAY_OK;
+    peak_forget();
+    for (size_t i = 0; i < RUNS && status == ASSAY_OK; i++) {
+        struct assay_scoring_cost cost;
+        status = assay_score_measured(b->pool, &reference, &variant, 1, labels, SCORE_ROWS, positions, &cost, b->err);
+        products[i] = cost.products_s * 1e3 / (double)SCORE_ROWS;
+        reductions[i] = cost.reductions_s * 1e3 / (double)SCORE_ROWS;
+    }
+    if (status != ASSAY_OK)
+        return status;
+    resident = peak_bytes();
+    double packed = (double)assay_head_bytes(head), operations = 4 * (double)assay_head_hidden(head);
+    put(b, "vocabulary", (double)assay_head_vocab(head));
+    double spent = median(products, RUNS);
+    put(b, "ms_head_products", spent);
+    put(b, "head_products_share_of_peak",
+        operations * (double)assay_head_vocab(head) / spent * 1e3 / assay_kernels_peak(b->kernels, false));
+    put(b, "ms_beyond_head_products", median(reductions, RUNS));
+    put(b, "packed_heads_bytes", packed);
+    put(b, "resident_bytes_at_most", resident);
+    put(b, "resident_beyond_packed_bytes", resident - packed);
+    return check_score(b, head, ref, var, positions);
 }
 
 static enum assay_status bench_score(struct bench *b)
 {
     struct assay_checkpoint *checkpoint = NULL;
     struct assay_head *head = NULL;
-    assay_auto(assay_free_ptr) float *ref = NULL, *var = NULL, *logits = NULL;
+    assay_auto(assay_free_ptr) float *ref = NULL, *var = NULL;
     size_t d = b->shape.hidden, layers = b->shape.layers;
     b->shape.layers = 1; /* the head is all that is read */
     enum assay_status status = write_model(b);
@@ -233,9 +275,7 @@ static enum assay_status bench_score(struct bench *b)
     if (status == ASSAY_OK)
         status = noise_new(b, SCORE_ROWS * d, 0.3f, &var);
     if (status == ASSAY_OK)
-        status = noise_new(b, 2 * SCORE_ROWS * b->shape.vocab, 1, &logits);
-    if (status == ASSAY_OK)
-        status = run_score(b, head, ref, var, logits);
+        status = run_score(b, head, ref, var);
     assay_head_free(head);
     return status;
 }

@@ -137,7 +137,13 @@ void assay_panels_release(struct assay_panels *panels); /* leaves it empty; empt
 void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                 const struct assay_panels *w, const float *bias, float *c, size_t ldc);
 
-/* The same with a and W rounded to bf16 (`to_bf16`); sums and bias are f32. */
+/* Columns [column, column + columns) of that, to c[m, columns], by the calling thread alone. column is a multiple of
+ * ASSAY_PANEL; columns too, unless they end with the last of n. */
+void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const float *a, size_t lda,
+                        const struct assay_panels *w, const float *bias, size_t column, size_t columns, float *c,
+                        size_t ldc);
+
+/* assay_gemm with a and W rounded to bf16 (`to_bf16`); sums and bias are f32. */
 void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                      const struct assay_panels *w, const float *bias, float *c, size_t ldc);
 

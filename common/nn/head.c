@@ -160,3 +160,12 @@ void assay_head_logits(const struct assay_head *head, struct assay_pool *pool, c
     if (head->soft_cap > 0 || head->scale != 1)
         assay_pool_run(pool, rows, finish_row, &finishing);
 }
+
+void assay_head_logits_part(const struct assay_head *head, const float *hidden, size_t rows, size_t first, size_t count,
+                            float *logits, size_t ld)
+{
+    assay_gemm_columns(head->kernels, rows, hidden, head->panels.k, &head->panels, head->bias, first, count, logits,
+                       ld);
+    for (size_t row = 0; row < rows; row++)
+        assay_head_finish(head, count, logits + row * ld);
+}

@@ -164,3 +164,8 @@ struct assay_head_parts {
 struct assay_head_parts assay_head_parts(const struct assay_head *head);
 /* In place, on `count` products of a row, any part of it: x * scale, then cap * tanh(x / cap). Any thread. */
 void assay_head_finish(const struct assay_head *head, size_t count, float *logits);
+
+/* logits[rows, count], rows `ld` elements apart: the columns [first, first + count) of assay_head_logits, by the
+ * calling thread alone. first is a multiple of 32; count too, unless the columns end with the vocabulary. */
+void assay_head_logits_part(const struct assay_head *head, const float *hidden, size_t rows, size_t first, size_t count,
+                            float *logits, size_t ld);

@@ -5,7 +5,7 @@
 #include "services/evaluator/records.h"
 
 /* Raised when the meaning of a sample changes: old ones are then never found. */
-#define ASSAY_SAMPLE_VERSION 1
+#define ASSAY_SAMPLE_VERSION 2
 
 /* Names everything that decides a sample: both records with their numerics, and the version of the metric. */
 struct assay_record_key assay_sample_key_of(const struct assay_record_key *reference, const char *reference_numerics,

@@ -63,21 +63,40 @@ static void same_logits_have_a_kl_of_exactly_zero(void **state)
     assert_true(p.kl == 0.0 && same_bits(p.nll_ref, p.nll_var));
 }
 
+static void check_same_bits(const float *ref, const float *var, size_t vocab)
+{
+    int32_t label = (int32_t)(vocab / 2);
+    struct assay_position want = assay_score_row(assay_kernels_at(0), ref, var, vocab, label);
+    for (size_t i = 1; assay_kernels_at(i); i++) {
+        struct assay_position got = assay_score_row(assay_kernels_at(i), ref, var, vocab, label);
+        assert_true(same_bits(got.kl, want.kl) && same_bits(got.nll_ref, want.nll_ref) &&
+                    same_bits(got.nll_var, want.nll_var));
+        assert_true(got.top_ref == want.top_ref && got.top_var == want.top_var);
+    }
+}
+
 static void every_path_gives_the_same_bits(void **state)
 {
     (void)state;
     static float ref[VOCAB_MAX], var[VOCAB_MAX];
     for (size_t vocab = 1; vocab < 330; vocab++) {
         fill(ref, var, vocab, 3.0, vocab % 3 ? 0.1 : 1.5);
-        int32_t label = (int32_t)(vocab / 2);
-        struct assay_position want = assay_score_row(assay_kernels_at(0), ref, var, vocab, label);
-        for (size_t i = 1; assay_kernels_at(i); i++) {
-            struct assay_position got = assay_score_row(assay_kernels_at(i), ref, var, vocab, label);
-            assert_true(same_bits(got.kl, want.kl) && same_bits(got.nll_ref, want.nll_ref) &&
-                        same_bits(got.nll_var, want.nll_var));
-            assert_true(got.top_ref == want.top_ref && got.top_var == want.top_var);
-        }
+        check_same_bits(ref, var, vocab);
     }
+    /* Rows of several parts: near, far, one part wholly in float64, one with an infinity. */
+    static const size_t vocabs[] = {1023, 1024, 1025, 2100, VOCAB_MAX};
+    static const double noises[] = {1e-3, 0.7, 2.5, 30.0};
+    for (size_t v = 0; v < ASSAY_COUNT(vocabs); v++)
+        for (size_t k = 0; k < ASSAY_COUNT(noises); k++) {
+            fill(ref, var, vocabs[v], 3.0, noises[k]);
+            check_same_bits(ref, var, vocabs[v]);
+            ref[vocabs[v] - 1] = var[vocabs[v] - 1] = 300.0f;
+            check_same_bits(ref, var, vocabs[v]);
+            var[7] = -INFINITY;
+            check_same_bits(ref, var, vocabs[v]);
+            ref[7] = -INFINITY;
+            check_same_bits(ref, var, vocabs[v]);
+        }
 }
 
 /* The true value in long double: the plain sum of p ln(p / q) needs its 64 bits here. */
@@ -110,7 +129,8 @@ static void a_kl_of_1e9_keeps_six_digits_and_more(void **state)
         assert_true(fabs(plain.kl - want) <= 1e-14 + 1e-13 * want);
         for (size_t i = 0; assay_kernels_at(i); i++) {
             struct assay_position p = assay_score_row(assay_kernels_at(i), ref, var, VOCAB_MAX, 3);
-            if (!within(p.kl, want, 1e-8) || !within(p.nll_ref, plain.nll_ref, 1e-10))
+            /* docs/NUMERICS.md has 1e-6 for any row; roundings of ordinary rows largely cancel. */
+            if (!within(p.kl, want, 1e-7) || !within(p.nll_ref, plain.nll_ref, 1e-7))
                 fail_msg("noise %g: kl %.17g, wanted %.17g; nll %.17g, %.17g", noises[k], p.kl, want, p.nll_ref,
                          plain.nll_ref);
         }

@@ -28,6 +28,7 @@ struct product {
     size_t rows;   /* of a piece */
     size_t panels; /* of a piece */
     size_t groups; /* pieces side by side */
+    size_t origin; /* panel whose columns are c's first ones */
     size_t depth;  /* values of k at a time */
     bool bf16;     /* both operands are rounded to it */
 };
@@ -182,8 +183,8 @@ static void pack_block(const struct product *p, size_t first, size_t rows, size_
 static void multiply_panel(const struct product *p, size_t first, size_t rows, size_t panel, size_t depth,
                            const unsigned char *tiles, const void *b, bool go_on)
 {
-    size_t tile_rows = p->ops->tile_rows, column = panel * ASSAY_PANEL, row_bytes = row_bytes_of(p, depth);
-    size_t columns = ASSAY_MIN(p->w->n - column, (size_t)ASSAY_PANEL);
+    size_t tile_rows = p->ops->tile_rows, column = (panel - p->origin) * ASSAY_PANEL;
+    size_t columns = ASSAY_MIN(p->w->n - panel * ASSAY_PANEL, (size_t)ASSAY_PANEL), row_bytes = row_bytes_of(p, depth);
     for (size_t r = 0; r < rows; r += tile_rows) {
         float *c = p->c + (first + r) * p->ldc + column;
         const unsigned char *a = tiles + r * row_bytes;
@@ -202,18 +203,14 @@ static void add_bias(const struct product *p, size_t first, size_t rows, size_t 
 {
     for (size_t r = first; r < first + rows; r++)
         for (size_t j = column_begin; j < column_end; j++)
-            p->c[r * p->ldc + j] += p->bias[j];
+            p->c[r * p->ldc + j - p->origin * ASSAY_PANEL] += p->bias[j];
 }
 
-static void multiply_piece(void *arg, size_t index, size_t thread)
+/* Rows [first, first + rows) times panels [panel_begin, panel_end). */
+static void multiply_block(const struct product *p, size_t first, size_t rows, size_t panel_begin, size_t panel_end)
 {
-    (void)thread;
-    const struct product *p = arg;
     _Alignas(64) unsigned char tiles[TILES_BYTES];
     _Alignas(64) float scratch[DEPTH_MAX * ASSAY_PANEL], rounded[DEPTH_MAX * ASSAY_PANEL];
-    size_t first = index / p->groups * p->rows, rows = ASSAY_MIN(p->m - first, p->rows);
-    size_t panels = (p->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
-    size_t panel_begin = index % p->groups * p->panels, panel_end = ASSAY_MIN(panel_begin + p->panels, panels);
     for (size_t begin = 0; begin < p->w->k; begin += p->depth) {
         size_t depth = ASSAY_MIN(p->w->k - begin, p->depth);
         pack_block(p, first, rows, begin, depth, tiles);
@@ -230,18 +227,33 @@ static void multiply_piece(void *arg, size_t index, size_t thread)
         add_bias(p, first, rows, panel_begin * ASSAY_PANEL, ASSAY_MIN(panel_end * ASSAY_PANEL, p->w->n));
 }
 
+static void multiply_piece(void *arg, size_t index, size_t thread)
+{
+    (void)thread;
+    const struct product *p = arg;
+    size_t first = index / p->groups * p->rows, panels = (p->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    size_t begin = index % p->groups * p->panels;
+    multiply_block(p, first, ASSAY_MIN(p->m - first, p->rows), begin, ASSAY_MIN(begin + p->panels, panels));
+}
+
+/* Sets the depth and the rows of a block; returns the number of blocks. */
+static size_t plan_blocks(struct product *p)
+{
+    bool pairs = p->bf16 && p->ops->bf16_bytes == sizeof(uint16_t);
+    p->depth = pairs ? DEPTH_PAIRS : DEPTH;
+    p->rows = (size_t)(pairs ? ROWS_PAIRS : ROWS) / p->ops->tile_rows * p->ops->tile_rows;
+    size_t blocks = (p->m + p->rows - 1) / p->rows;
+    /* Even blocks, so that the last one is not a sliver. */
+    p->rows = ((p->m + blocks - 1) / blocks + p->ops->tile_rows - 1) / p->ops->tile_rows * p->ops->tile_rows;
+    return (p->m + p->rows - 1) / p->rows;
+}
+
 static void multiply(struct assay_pool *pool, struct product p)
 {
     if (p.m == 0 || p.w->n == 0)
         return;
-    size_t m = p.m, threads = assay_pool_threads(pool), panels = (p.w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
-    bool pairs = p.bf16 && p.ops->bf16_bytes == sizeof(uint16_t);
-    p.depth = pairs ? DEPTH_PAIRS : DEPTH;
-    p.rows = (size_t)(pairs ? ROWS_PAIRS : ROWS) / p.ops->tile_rows * p.ops->tile_rows;
-    size_t blocks = (m + p.rows - 1) / p.rows;
-    /* Even blocks, so that the last one is not a sliver. */
-    p.rows = ((m + blocks - 1) / blocks + p.ops->tile_rows - 1) / p.ops->tile_rows * p.ops->tile_rows;
-    blocks = (m + p.rows - 1) / p.rows;
+    size_t threads = assay_pool_threads(pool), panels = (p.w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    size_t blocks = plan_blocks(&p);
     size_t wanted = threads > 1 ? (4 * threads + blocks - 1) / blocks : 1;
     p.panels = ASSAY_MIN(ASSAY_MAX((panels + wanted - 1) / wanted, (size_t)1), (size_t)PANELS_MAX);
     p.groups = (panels + p.panels - 1) / p.panels;
@@ -253,6 +265,20 @@ void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, si
 {
     multiply(pool, (struct product){
                        .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c});
+}
+
+void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const float *a, size_t lda,
+                        const struct assay_panels *w, const float *bias, size_t column, size_t columns, float *c,
+                        size_t ldc)
+{
+    struct product p = {.ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
+    if (m == 0 || columns == 0)
+        return;
+    plan_blocks(&p);
+    p.origin = column / ASSAY_PANEL;
+    for (size_t first = 0; first < m; first += p.rows)
+        multiply_block(&p, first, ASSAY_MIN(m - first, p.rows), p.origin,
+                       (column + columns + ASSAY_PANEL - 1) / ASSAY_PANEL);
 }
 
 void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,

@@ -1,2 +1,3 @@
+#define ASSAY_LANES_AVX512
 #define OPS assay_score_ops__avx512
-#include "common/kernels/score/body.h"
+#include "common/kernels/score/part.h"

@@ -1,5 +1,7 @@
-/* The reductions, once for each instruction set: the file that includes this names the table OPS. Loops run over
- * blocks of BLOCK independent partial sums, so that the compiler may use vectors of any width and the bits stay. */
+/* The reductions in float64: for rows where f32 does not reach, and to join parts. Loops run over blocks of BLOCK
+ * independent partial sums, so that the compiler may use vectors of any width and the bits stay. */
+#pragma once
+
 #include <math.h>
 #include <stdbool.h>
 #include <string.h>
@@ -19,8 +21,8 @@ static inline double either(bool first, double a, double b)
     return a;
 }
 
-/* exp(t) for t <= 0: 2^k e^r, |r| <= ln 2 / 2, e^r = 1 + r + r^2 g(r). g interpolates at Chebyshev nodes: 4.3e-12. */
-static inline double exp_negative(double t)
+/* exp(t) for t <= 700: 2^k e^r, |r| <= ln 2 / 2, e^r = 1 + r + r^2 g(r). g interpolates at Chebyshev nodes: 4.3e-12. */
+static inline double exp_f64(double t)
 {
     const double log2e = 0x1.71547652b82fep+0, ln2 = 0x1.62e42fefa39efp-1;
     const double shift = 0x1.8p52; /* leaves the rounded integer in the low bits */
@@ -77,40 +79,10 @@ static inline double sum_of(const double partial[BLOCK])
     return folded[0];
 }
 
-static inline bool block_has(const float *restrict x, float value)
-{
-    int32_t found = 0;
-    for (size_t l = 0; l < BLOCK; l++)
-        found |= x[l] == value;
-    return found != 0;
-}
-
-static float row_top(const float *x, size_t n, size_t *ret_index)
-{
-    float partial[BLOCK], max = -INFINITY;
-    for (size_t l = 0; l < BLOCK; l++)
-        partial[l] = -INFINITY;
-    size_t whole = n - n % BLOCK;
-    for (size_t at = 0; at < whole; at += BLOCK)
-        for (size_t l = 0; l < BLOCK; l++)
-            partial[l] = x[at + l] > partial[l] ? x[at + l] : partial[l];
-    for (size_t l = 0; l < BLOCK; l++)
-        max = partial[l] > max ? partial[l] : max;
-    for (size_t i = whole; i < n; i++)
-        max = x[i] > max ? x[i] : max;
-    size_t index = 0;
-    while (index < whole && !block_has(x + index, max))
-        index += BLOCK;
-    while (index < n && x[index] != max)
-        index++;
-    *ret_index = index;
-    return max;
-}
-
 static inline void add_exp(const float *restrict x, double max, double *restrict partial)
 {
     for (size_t l = 0; l < BLOCK; l++)
-        partial[l] += exp_negative((double)x[l] - max);
+        partial[l] += exp_f64((double)x[l] - max);
 }
 
 static double row_sum_exp(const float *x, size_t n, double max)
@@ -132,7 +104,7 @@ static inline void add_terms(const float *restrict x, const float *restrict y, d
 {
     double shift = lse_x - lse_y;
     for (size_t l = 0; l < BLOCK; l++) {
-        double p = exp_negative((double)x[l] - lse_x), q = exp_negative((double)y[l] - lse_y);
+        double p = exp_f64((double)x[l] - lse_x), q = exp_f64((double)y[l] - lse_y);
         double d = ((double)x[l] - (double)y[l]) - shift;
         double wide = (q - p) + p * d, near = p * excess_small(d);
         partial[l] += either(p == 0.0, q, either(fabs(d) <= 1.0, near, wide));
@@ -145,7 +117,7 @@ static inline void add_small_terms(const float *restrict x, const float *restric
     double shift = lse_x - lse_y;
     for (size_t l = 0; l < BLOCK; l++) {
         double d = ((double)x[l] - (double)y[l]) - shift;
-        partial[l] += exp_negative((double)x[l] - lse_x) * excess_small(d);
+        partial[l] += exp_f64((double)x[l] - lse_x) * excess_small(d);
     }
 }
 
@@ -173,4 +145,17 @@ static double row_kl(const float *x, const float *y, size_t n, double lse_x, dou
     return sum_of(partial);
 }
 
-const struct assay_score_ops OPS = {row_top, row_sum_exp, row_kl};
+/* sum w (d + exp(-d) - 1), d = gap - middle. */
+static double gaps_excess(const double *weights, const double *gaps, size_t n, double middle)
+{
+    double partial[BLOCK] = {0.0};
+    for (size_t at = 0; at < n; at += BLOCK) {
+        size_t here = n - at < BLOCK ? n - at : BLOCK;
+        for (size_t l = 0; l < here; l++) {
+            double d = gaps[at + l] - middle;
+            double wide = exp_f64(-d) + (d - 1.0);
+            partial[l] += weights[at + l] * either(fabs(d) <= 1.0, excess_small(d), wide);
+        }
+    }
+    return sum_of(partial);
+}

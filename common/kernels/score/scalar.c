@@ -1,2 +1,2 @@
 #define OPS assay_score_ops__scalar
-#include "common/kernels/score/body.h"
+#include "common/kernels/score/part.h"
