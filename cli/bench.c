@@ -9,6 +9,7 @@
 #include "cli/bench_model.h"
 #include "cli/bench_quantize.h"
 #include "cli/commands.h"
+#include "cli/load.h"
 #include "cli/say.h"
 #include "common/base/limits.h"
 #include "common/kernels/kernels.h"
@@ -171,16 +172,12 @@ static enum assay_status time_forward(struct bench *b, const struct assay_model 
 
 static enum assay_status bench_engine(struct bench *b)
 {
-    struct assay_checkpoint *checkpoint = NULL;
     struct assay_model *model = NULL;
     double core = 0, wall = 0, resident = NAN, peak_f32 = assay_kernels_peak(b->kernels, false);
     double peak = b->spec.compute == ASSAY_COMPUTE_BF16 ? assay_kernels_peak(b->kernels, true) : peak_f32;
     enum assay_status status = write_model(b);
     if (status == ASSAY_OK)
-        status = assay_checkpoint_open(b->dir, &checkpoint, b->err);
-    if (status == ASSAY_OK)
-        status = assay_model_load(checkpoint, b->pool, &model, b->err);
-    assay_checkpoint_close(checkpoint);
+        status = assay_load(b->dir, b->pool, &model, NULL, b->err);
     if (status == ASSAY_OK)
         status = time_forward(b, model, &core, &wall);
     resident = resident_bytes();
@@ -258,7 +255,6 @@ static enum assay_status run_score(struct bench *b, const struct assay_head *hea
 
 static enum assay_status bench_score(struct bench *b)
 {
-    struct assay_checkpoint *checkpoint = NULL;
     struct assay_head *head = NULL;
     assay_auto(assay_free_ptr) float *ref = NULL, *var = NULL;
     size_t d = b->shape.hidden, layers = b->shape.layers;
@@ -266,10 +262,7 @@ static enum assay_status bench_score(struct bench *b)
     enum assay_status status = write_model(b);
     b->shape.layers = layers;
     if (status == ASSAY_OK)
-        status = assay_checkpoint_open(b->dir, &checkpoint, b->err);
-    if (status == ASSAY_OK)
-        status = assay_head_load(checkpoint, b->pool, &head, b->err);
-    assay_checkpoint_close(checkpoint);
+        status = assay_load(b->dir, b->pool, NULL, &head, b->err);
     if (status == ASSAY_OK)
         status = noise_new(b, SCORE_ROWS * d, 10, &ref);
     if (status == ASSAY_OK)

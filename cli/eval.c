@@ -193,7 +193,10 @@ static enum assay_status report_job(struct eval *eval, struct assay_eval_job *ha
 /* The job's exit code, or that of what stopped us. */
 static int run_job(struct eval *eval)
 {
-    struct assay_eval_job job = {.remote = &eval->remote, .stack = eval->stack, .display = &eval->display};
+    struct assay_eval_job job = {.remote = &eval->remote,
+                                 .stack = eval->stack,
+                                 .display = &eval->display,
+                                 .away_ms = eval->options->away_s * 1000};
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_reply *reply = NULL;
     int code = ASSAY_EXIT_INTERNAL;
@@ -241,7 +244,10 @@ static enum assay_status measure(const char *model_dir, size_t window_tokens, st
 
 static int plan_job(struct eval *eval)
 {
-    struct assay_eval_job job = {.remote = &eval->remote, .stack = eval->stack, .display = &eval->display};
+    struct assay_eval_job job = {.remote = &eval->remote,
+                                 .stack = eval->stack,
+                                 .display = &eval->display,
+                                 .away_ms = eval->options->away_s * 1000};
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_reply *reply = NULL;
     struct assay_speed speed;

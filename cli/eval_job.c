@@ -1,5 +1,6 @@
 #include "cli/eval_job.h"
 
+#include <inttypes.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdio.h>
@@ -16,7 +17,6 @@
 #define CALL_MS 30000
 #define CANCEL_MS 5000
 #define TURN_MS 100
-#define AWAY_MS 60000
 #define WATCH_CREDIT 64
 
 /* --- submit --- */
@@ -253,10 +253,13 @@ static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *wa
     bool passing = status == ASSAY_OK || status == ASSAY_UNAVAILABLE;
     if (passing && !watch->lost_ms)
         watch->lost_ms = assay_now_ms();
-    if (passing && assay_now_ms() - watch->lost_ms < AWAY_MS)
+    if (passing && assay_now_ms() - watch->lost_ms < job->away_ms)
         return ASSAY_OK;
     if (passing)
-        return assay_err_set(err, ASSAY_UNAVAILABLE, "the coordinator has been silent for %d s", AWAY_MS / 1000);
+        return assay_err_set(err, ASSAY_UNAVAILABLE,
+                             "the coordinator has been away for %" PRId64
+                             " s; the job goes on where it was when one serves it again: 'assay jobs' lists it",
+                             job->away_ms / 1000);
     *err = why;
     return status;
 }

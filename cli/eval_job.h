@@ -12,6 +12,7 @@ struct assay_eval_job {
     struct assay_remote *remote;
     struct assay_stack *stack; /* NULL when it is not ours */
     struct assay_display *display;
+    int64_t away_ms; /* how long the coordinator may be away */
     uint8_t job_id[ASSAY_EVAL_JOB_ID_BYTES];
     struct assay_reply *last_event; /* an Event; NULL before the first */
 };
@@ -25,7 +26,7 @@ enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct a
                                       struct assay_reply **ret, struct assay_err *err) ASSAY_MUST_USE;
 
 /* Shows progress until the job is completed, failed or cancelled (all OK). On an interrupt it cancels the job:
- * CANCELLED. UNAVAILABLE when the coordinator stays away. Else: why the stack ended. */
+ * CANCELLED. UNAVAILABLE when the coordinator is away for away_ms. Else: why the stack ended. */
 enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err) ASSAY_MUST_USE;
 
 /* A Job; the caller's to free. */

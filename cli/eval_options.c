@@ -17,7 +17,7 @@
 
 #define NAME_BYTES_MAX 200
 #define OUT_MODE 0777
-#define SETTINGS_MAX 20
+#define SETTINGS_MAX 24
 
 static enum assay_status canonical(const char *option, const char *text, char ret[ASSAY_SPEC_TEXT_MAX],
                                    struct assay_err *err)
@@ -250,6 +250,13 @@ static size_t place_settings(struct assay_eval_options *options, const char **te
          .argument = "ENDPOINT",
          .help = "use this stack and start none"},
         ASSAY_REMOTE_KEY_SETTINGS,
+        {.name = "away",
+         .type = ASSAY_SETTING_INT,
+         .target = &options->away_s,
+         .min = 1,
+         .max = 86400,
+         .argument = "SECONDS",
+         .help = "end when the coordinator has been away for so long"},
         {.name = "dry-run",
          .type = ASSAY_SETTING_FLAG,
          .target = &options->dry_run,
@@ -309,6 +316,7 @@ static enum assay_status load_job(const char *path, struct assay_eval_options *o
     options->corpus_path = job->corpus;
     options->protocol = job->protocol ? job->protocol : options->protocol;
     options->out_dir = job->out ? job->out : options->out_dir;
+    options->record_dtype = job->record_dtype ? job->record_dtype : options->record_dtype;
     options->chunks_max = job->chunks;
     if (job->has_perplexity_increase)
         options->perplexity_increase_percent_max = job->perplexity_increase_percent;
@@ -325,6 +333,7 @@ bool assay_eval_options_parse(int argc, char **argv, struct assay_eval_options *
     *options = (struct assay_eval_options){
         .protocol = "llamacpp-512",
         .record_dtype = "f32",
+        .away_s = 60,
         .out_dir = "./assay-results",
         .perplexity_increase_percent_max = 8,
         .kl_mean_nats_max = 0.1,

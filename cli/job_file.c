@@ -116,12 +116,17 @@ static enum assay_status check_thresholds(struct reading *reading)
     return status;
 }
 
+static bool is_record_dtype(const char *text)
+{
+    return strcmp(text, "f32") == 0 || strcmp(text, "f16") == 0;
+}
+
 static enum assay_status check_values(struct reading *reading)
 {
     struct assay_job_file *file = reading->file;
     const Assay__V1__JobFile *message = file->message;
     char reference[ASSAY_SPEC_TEXT_MAX];
-    const char *at_fault = NULL;
+    const char *at_fault = NULL, *camel = NULL;
     if (message->name && strlen(message->name) > NAME_BYTES_MAX) {
         at_fault = "name";
         assay_err_set(reading->err, ASSAY_INVALID_ARGUMENT, "field \"name\": found %zu bytes, wanted at most %d",
@@ -134,9 +139,15 @@ static enum assay_status check_values(struct reading *reading)
         at_fault = "chunks";
         assay_err_set(reading->err, ASSAY_INVALID_ARGUMENT, "field \"chunks\": found %llu, wanted at most %u",
                       (unsigned long long)message->chunks, ASSAY_JOB_CHUNKS_MAX);
+    } else if (message->record_dtype && !is_record_dtype(message->record_dtype)) {
+        at_fault = "record_dtype";
+        camel = "recordDtype";
+        assay_err_set(reading->err, ASSAY_INVALID_ARGUMENT, "field \"record_dtype\": found '%.60s', wanted f32 or f16",
+                      message->record_dtype);
     }
     if (at_fault)
-        return at_line(reading, value_of(reading, at_fault, at_fault), ASSAY_INVALID_ARGUMENT);
+        return at_line(reading, value_of(reading, at_fault, camel ? camel : at_fault), ASSAY_INVALID_ARGUMENT);
+    file->record_dtype = message->record_dtype;
     file->name = message->name;
     file->protocol = message->protocol;
     file->has_chunks = message->has_chunks;

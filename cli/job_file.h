@@ -8,6 +8,7 @@
 /* NULL, and has_ false, for what the file does not say. */
 struct assay_job_file {
     const char *name, *model, *reference, *variants, *corpus, *protocol, *out; /* variants: "SPEC,SPEC" */
+    const char *record_dtype;                                                  /* "f32" or "f16" */
     bool has_chunks, has_perplexity_increase, has_kl_mean;
     int64_t chunks;
     double perplexity_increase_percent, kl_mean_nats;

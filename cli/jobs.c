@@ -1,15 +1,10 @@
-#include <cjson/cJSON.h>
 #include <inttypes.h>
 #include <stdio.h>
 
 #include "cli/commands.h"
 #include "cli/grid.h"
-#include "cli/remote.h"
-#include "cli/say.h"
+#include "cli/listing.h"
 #include "cli/words.h"
-#include "common/base/exit_code.h"
-
-#define CALL_MS 5000
 
 static void add_what(struct assay_grid *grid, const Assay__V1__Job *job)
 {
@@ -28,8 +23,9 @@ static void add_what(struct assay_grid *grid, const Assay__V1__Job *job)
     assay_grid_cell(grid, "%s", assay_buf_cstr(&text));
 }
 
-static enum assay_status print_table(const Assay__V1__ListJobsReply *reply, struct assay_err *err)
+static enum assay_status print_table(const ProtobufCMessage *message, struct assay_err *err)
 {
+    const Assay__V1__ListJobsReply *reply = (const Assay__V1__ListJobsReply *)(const void *)message;
     assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
     assay_auto(assay_grid_release) struct assay_grid grid = ASSAY_GRID_INIT;
     assay_grid_head(&grid, "<job|<submitted|<state|<verdict|chunks|<what");
@@ -51,62 +47,16 @@ static enum assay_status print_table(const Assay__V1__ListJobsReply *reply, stru
     return status;
 }
 
-static enum assay_status show(struct assay_remote *remote, bool json, struct assay_err *err)
-{
-    Assay__V1__ListJobsRequest request = ASSAY__V1__LIST_JOBS_REQUEST__INIT;
-    struct assay_reply *reply = NULL;
-    enum assay_status status =
-        assay_remote_call(remote, ASSAY_COORDINATOR_LIST_JOBS, &request.base, CALL_MS, &reply, err);
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__ListJobsReply *jobs = assay_reply_message(reply);
-    if (json) {
-        cJSON *list = cJSON_CreateArray();
-        for (size_t i = 0; i < jobs->n_jobs; i++)
-            cJSON_AddItemToArray(list, assay_job_json(jobs->jobs[i]));
-        char *text = cJSON_Print(list);
-        puts(text ? text : "[]");
-        cJSON_free(text);
-        cJSON_Delete(list);
-    } else {
-        status = print_table(jobs, err);
-    }
-    assay_reply_free(reply);
-    return status;
-}
-
 int assay_command_jobs(int argc, char **argv)
 {
-    const char *data = NULL, *coordinator = NULL;
-    bool json = false;
-    const struct assay_setting settings[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
-        {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print JSON"},
-    };
-    const struct assay_command command = {
+    const Assay__V1__ListJobsRequest request = ASSAY__V1__LIST_JOBS_REQUEST__INIT;
+    const struct assay_listing listing = {
+        .name = "jobs",
         .usage = "assay jobs [--data DIR] [--coordinator ENDPOINT] [--json]",
         .summary = "Lists the jobs that the coordinator knows, the newest first.",
-        .settings = settings,
-        .settings_count = ASSAY_COUNT(settings),
+        .method = ASSAY_COORDINATOR_LIST_JOBS,
+        .request = &request.base,
+        .print = print_table,
     };
-    int code;
-    struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_remote remote = {0};
-    if (!assay_say_parse("jobs", &command, argc, argv, &code))
-        return code;
-    enum assay_status status = assay_remote_attach(&remote, coordinator, data, &err);
-    if (status == ASSAY_OK)
-        status = show(&remote, json, &err);
-    assay_remote_close(&remote);
-    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_setting_failure("jobs", &err);
+    return assay_listing_run(&listing, argc, argv);
 }

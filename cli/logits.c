@@ -6,17 +6,17 @@
 
 #include "cli/commands.h"
 #include "cli/ids.h"
+#include "cli/load.h"
 #include "cli/say.h"
 #include "common/base/limits.h"
+#include "common/formats/json.h"
 #include "common/formats/safetensors.h"
-#include "common/nn/model.h"
 
 #define NAME "logits"
 #define TILE_ROWS ((size_t)64)
 
 struct engine {
     struct assay_pool *pool;
-    struct assay_checkpoint *checkpoint;
     struct assay_model *model;
     struct assay_head *head;
 };
@@ -25,7 +25,6 @@ static void release_engine(struct engine *engine)
 {
     assay_head_free(engine->head);
     assay_model_free(engine->model);
-    assay_checkpoint_close(engine->checkpoint);
     assay_pool_free(engine->pool);
 }
 
@@ -33,16 +32,20 @@ static enum assay_status open_engine(const char *dir, size_t threads, const char
                                      struct assay_err *err)
 {
     enum assay_status status = assay_pool_new(threads, cpus, &engine->pool, err);
-    if (status == ASSAY_OK)
-        status = assay_checkpoint_open(dir, &engine->checkpoint, err);
-    if (status == ASSAY_OK)
-        status = assay_model_load(engine->checkpoint, engine->pool, &engine->model, err);
-    if (status == ASSAY_OK)
-        status = assay_head_load(engine->checkpoint, engine->pool, &engine->head, err);
-    return status;
+    return status == ASSAY_OK ? assay_load(dir, engine->pool, &engine->model, &engine->head, err) : status;
 }
 
-static enum assay_status append_logits(const struct engine *engine, const float *hidden, size_t tokens,
+static int32_t largest(const float *logits, size_t n)
+{
+    size_t best = 0;
+    for (size_t i = 1; i < n; i++)
+        if (logits[i] > logits[best])
+            best = i;
+    return (int32_t)best;
+}
+
+/* Also notes the first of the largest logits of each row in top[tokens]. */
+static enum assay_status append_logits(const struct engine *engine, const float *hidden, size_t tokens, int32_t *top,
                                        struct assay_safetensors_writer *writer, struct assay_err *err)
 {
     size_t vocab = assay_head_vocab(engine->head), d = assay_head_hidden(engine->head);
@@ -53,6 +56,8 @@ static enum assay_status append_logits(const struct engine *engine, const float 
     for (size_t t = 0; t < tokens; t += tile) {
         size_t rows = ASSAY_MIN(tile, tokens - t);
         assay_head_logits(engine->head, engine->pool, hidden + t * d, rows, logits);
+        for (size_t r = 0; r < rows; r++)
+            top[t + r] = largest(logits + r * vocab, vocab);
         enum assay_status status = assay_safetensors_append(writer, logits, rows * vocab * sizeof *logits, err);
         if (status != ASSAY_OK)
             return status;
@@ -60,8 +65,8 @@ static enum assay_status append_logits(const struct engine *engine, const float 
     return ASSAY_OK;
 }
 
-static enum assay_status write_result(const struct engine *engine, const float *hidden, size_t tokens, const char *path,
-                                      struct assay_err *err)
+static enum assay_status write_result(const struct engine *engine, const float *hidden, size_t tokens, int32_t *top,
+                                      const char *path, struct assay_err *err)
 {
     size_t vocab = assay_head_vocab(engine->head), d = assay_head_hidden(engine->head);
     const struct assay_tensor tensors[] = {
@@ -76,7 +81,7 @@ static enum assay_status write_result(const struct engine *engine, const float *
     enum assay_status status = assay_safetensors_create(half, tensors, ASSAY_COUNT(tensors), &writer, err);
     if (status != ASSAY_OK)
         return status;
-    status = append_logits(engine, hidden, tokens, writer, err);
+    status = append_logits(engine, hidden, tokens, top, writer, err);
     if (status == ASSAY_OK)
         status = assay_safetensors_append(writer, hidden, tokens * d * sizeof *hidden, err);
     if (status == ASSAY_OK)
@@ -90,32 +95,53 @@ static enum assay_status write_result(const struct engine *engine, const float *
     return status;
 }
 
+static enum assay_status print_json(const struct engine *engine, const char *output, const int32_t *top, size_t tokens,
+                                    struct assay_err *err)
+{
+    assay_auto(assay_json_delete) cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "output", output);
+    cJSON_AddNumberToObject(object, "tokens", (double)tokens);
+    cJSON_AddNumberToObject(object, "vocabulary", (double)assay_head_vocab(engine->head));
+    cJSON_AddNumberToObject(object, "hidden_size", (double)assay_head_hidden(engine->head));
+    cJSON_AddItemToObject(object, "top1", cJSON_CreateIntArray(top, (int)tokens));
+    char *text = cJSON_Print(object);
+    if (!text)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for JSON");
+    puts(text);
+    cJSON_free(text);
+    return ASSAY_OK;
+}
+
 static enum assay_status run(const char *dir, const char *ids_path, const char *output, size_t threads,
-                             const char *cpus, struct assay_err *err)
+                             const char *cpus, bool json, struct assay_err *err)
 {
     assay_auto(assay_free_ptr) int32_t *ids = NULL;
     size_t tokens = 0;
     enum assay_status status = assay_ids_load(ids_path, &ids, &tokens, err);
     if (status != ASSAY_OK)
         return status;
-    assay_auto(release_engine) struct engine engine = {NULL, NULL, NULL, NULL};
+    assay_auto(release_engine) struct engine engine = {NULL, NULL, NULL};
     status = open_engine(dir, threads, cpus, &engine, err);
     if (status != ASSAY_OK)
         return status;
     assay_auto(assay_free_ptr) float *hidden = calloc(tokens, assay_head_hidden(engine.head) * sizeof *hidden);
-    if (!hidden)
+    assay_auto(assay_free_ptr) int32_t *top = calloc(tokens, sizeof *top);
+    if (!hidden || !top)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the hidden states of %zu tokens",
                              tokens);
     const struct assay_sequence sequence = {.ids = ids, .tokens = tokens, .begin = 0, .end = tokens, .hidden = hidden};
     status = assay_model_forward(engine.model, engine.pool, &sequence, 1, NULL, err);
     if (status != ASSAY_OK)
         assay_err_prefix(err, "%s with %s", dir, ids_path);
-    return status == ASSAY_OK ? write_result(&engine, hidden, tokens, output, err) : status;
+    if (status == ASSAY_OK)
+        status = write_result(&engine, hidden, tokens, top, output, err);
+    return status == ASSAY_OK && json ? print_json(&engine, output, top, tokens, err) : status;
 }
 
 int assay_command_logits(int argc, char **argv)
 {
     const char *ids_path = NULL, *output = NULL, *cpus = NULL, *dir = NULL;
+    bool json = false;
     int64_t threads = (int64_t)ASSAY_MIN(assay_cpu_count(), (size_t)ASSAY_POOL_THREADS_MAX);
     const struct assay_setting settings[] = {
         {.name = "ids",
@@ -142,9 +168,13 @@ int assay_command_logits(int argc, char **argv)
          .target = &cpus,
          .argument = "LIST",
          .help = "CPUs to pin threads to, as 0-3,8"},
+        {.name = "json",
+         .type = ASSAY_SETTING_FLAG,
+         .target = &json,
+         .help = "print sizes and the first choice after each token as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay " NAME " MODEL --ids FILE -o FILE",
+        .usage = "assay " NAME " MODEL --ids FILE -o FILE [--json]",
         .summary = "Runs MODEL, a checkpoint or artifact directory, over token ids and writes what it answers.",
         .settings = settings,
         .settings_count = ASSAY_COUNT(settings),
@@ -156,6 +186,6 @@ int assay_command_logits(int argc, char **argv)
     if (!assay_say_parse(NAME, &command, argc, argv, &exit_code))
         return exit_code;
     struct assay_err err = ASSAY_ERR_INIT;
-    enum assay_status status = run(dir, ids_path, output, (size_t)threads, cpus, &err);
+    enum assay_status status = run(dir, ids_path, output, (size_t)threads, cpus, json, &err);
     return status == ASSAY_OK ? 0 : assay_say_failure(NAME, &err);
 }

@@ -10,12 +10,14 @@
 #include "cli/say.h"
 #include "common/artifact/job.h"
 #include "common/base/limits.h"
+#include "common/formats/json.h"
 
 #define NAME "quantize"
 
 struct options {
     const char *model, *scheme, *group_size, *compute, *output, *cpus;
     int64_t threads;
+    bool json;
 };
 
 static bool is_interrupted(void *arg)
@@ -46,6 +48,36 @@ static const struct assay_tensor_error *worst_of(const struct assay_manifest *ma
             worst = error;
     }
     return worst;
+}
+
+static enum assay_status print_json(const struct assay_manifest *manifest, const char *dir, struct assay_err *err)
+{
+    const struct assay_tensor_error *worst = worst_of(manifest);
+    char hex[ASSAY_DIGEST_HEX];
+    assay_auto(assay_json_delete) cJSON *object = cJSON_CreateObject();
+    cJSON_AddStringToObject(object, "artifact", dir);
+    cJSON_AddStringToObject(object, "scheme", manifest->spec);
+    cJSON_AddStringToObject(object, "variant_id", assay_digest_hex(&manifest->variant_id.digest, hex));
+    cJSON_AddStringToObject(object, "model_id", assay_digest_hex(&manifest->model_id.digest, hex));
+    cJSON *bytes = cJSON_AddObjectToObject(object, "bytes");
+    cJSON_AddNumberToObject(bytes, "source", (double)manifest->source_bytes);
+    cJSON_AddNumberToObject(bytes, "artifact", (double)manifest->artifact_bytes);
+    cJSON_AddNumberToObject(bytes, "codes", (double)manifest->code_bytes);
+    cJSON_AddNumberToObject(bytes, "scales", (double)manifest->scale_bytes);
+    cJSON_AddNumberToObject(bytes, "kept", (double)manifest->kept_bytes);
+    cJSON_AddNumberToObject(object, "quantized_tensors", (double)manifest->errors_count);
+    if (worst) {
+        cJSON *node = cJSON_AddObjectToObject(object, "worst");
+        cJSON_AddStringToObject(node, "tensor", worst->tensor);
+        cJSON_AddNumberToObject(node, "relative_frobenius", worst->relative_frobenius);
+        cJSON_AddNumberToObject(node, "cosine", worst->cosine);
+    }
+    char *text = cJSON_Print(object);
+    if (!text)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for JSON");
+    puts(text);
+    cJSON_free(text);
+    return ASSAY_OK;
 }
 
 static void print_summary(const struct assay_manifest *manifest, const char *dir)
@@ -86,7 +118,9 @@ static enum assay_status run(const struct options *options, const struct assay_s
         .cancelled = is_interrupted,
     };
     status = assay_quantize_to(&job, &manifest, err);
-    if (status == ASSAY_OK)
+    if (status == ASSAY_OK && options->json)
+        status = print_json(&manifest, output.path, err);
+    else if (status == ASSAY_OK)
         print_summary(&manifest, output.path);
     assay_manifest_release(&manifest);
     assay_pool_free(pool);
@@ -131,9 +165,10 @@ int assay_command_quantize(int argc, char **argv)
          .target = &options.cpus,
          .argument = "LIST",
          .help = "CPUs to pin threads to, as 0-3,8"},
+        {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &options.json, .help = "print the summary as JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay " NAME " MODEL --scheme SPEC -o DIR",
+        .usage = "assay " NAME " MODEL --scheme SPEC -o DIR [--json]",
         .summary =
             "Makes the artifact of MODEL, a checkpoint directory, under a scheme: a checkpoint that other tools load.",
         .settings = settings,

@@ -68,7 +68,12 @@ bool assay_weight_layers(const Assay__V1__VariantResult *result, int32_t *ret_fi
 /* Tensors of an artifact without quantized tensors, and others: why there is no cosine. */
 const char *assay_no_cosine_reason(const Assay__V1__VariantResult *result);
 
-/* "ppl|llamacpp-512|tok:0123456789abcdef|bos:no|n:16320|acc:f64|v:1" into text. n 0 is left out. Returns text. */
+/* Where BOS stands, by the job's protocol: "each" (first in each chunk), "once" (first in the text, so in the first
+ * chunk alone) or "no" (the tokenizer adds none). Static. */
+const char *assay_report_bos(const Assay__V1__Job *job);
+
+/* "ppl|llamacpp-512|tok:0123456789abcdef|bos:no|n:16320|acc:f64|v:1" into text; bos as above. n 0 is left out. Returns
+ * text. */
 #define ASSAY_SIGNATURE_MAX 256
 char *assay_signature(const struct assay_report *report, const char *metric, uint64_t n,
                       char text[ASSAY_SIGNATURE_MAX]);

@@ -8,6 +8,7 @@
 #include "cli/words.h"
 #include "common/base/exit_code.h"
 #include "common/base/limits.h"
+#include "common/corpus/chunks.h"
 
 #define NO_PROMPTS "this job ran a corpus and no prompts"
 
@@ -168,6 +169,15 @@ const char *assay_no_cosine_reason(const Assay__V1__VariantResult *result)
     return result->artifact ? "no tensor of it is quantized" : "the quantizer sent no summary";
 }
 
+const char *assay_report_bos(const Assay__V1__Job *job)
+{
+    const char *name = job->request ? job->request->protocol : NULL;
+    const struct assay_protocol *protocol = name ? assay_protocol_find(name) : NULL;
+    if (!job->adds_bos)
+        return "no";
+    return protocol && !protocol->bos_each_chunk ? "once" : "each";
+}
+
 char *assay_signature(const struct assay_report *report, const char *metric, uint64_t n, char text[ASSAY_SIGNATURE_MAX])
 {
     const Assay__V1__Job *job = report->job;
@@ -177,8 +187,7 @@ char *assay_signature(const struct assay_report *report, const char *metric, uin
     if (n > 0)
         snprintf(count, sizeof count, "|n:%" PRIu64, n);
     snprintf(text, ASSAY_SIGNATURE_MAX, "%s|%s|tok:%s|bos:%s%s|acc:f64|v:1", metric,
-             job->request ? assay_word_or(job->request->protocol, "?") : "?", tokenizer, job->adds_bos ? "yes" : "no",
-             count);
+             job->request ? assay_word_or(job->request->protocol, "?") : "?", tokenizer, assay_report_bos(job), count);
     return text;
 }
 

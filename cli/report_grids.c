@@ -29,9 +29,12 @@ void assay_grid_environment(const struct assay_report *report, struct assay_grid
     pair(grid, "corpus", request ? request->corpus_name : NULL);
     pair(grid, "corpus digest", assay_word_hex(job->corpus_digest, 32, hex));
     pair(grid, "tokenizer digest", assay_word_hex(job->tokenizer_digest, 32, hex));
+    const char *bos = assay_report_bos(job);
     snprintf(text, sizeof text, "%.60s: %" PRIu64 " chunks, %" PRIu64 " scored positions, BOS %s",
              request ? assay_word_or(request->protocol, "?") : "?", job->chunks, job->scored_positions,
-             job->adds_bos ? "first in each chunk" : "not added");
+             strcmp(bos, "each") == 0   ? "first in each chunk"
+             : strcmp(bos, "once") == 0 ? "first in the text, so in the first chunk alone"
+                                        : "not added");
     pair(grid, "protocol", text);
     pair(grid, "job", assay_word_hex(job->job_id, 16, hex));
     pair(grid, "finished", assay_word_time(job->finished_wall_ms, time));

@@ -369,6 +369,7 @@ static void add_subject(cJSON *object, const Assay__V1__Job *job)
     add_number(protocol, "chunks", (double)job->chunks);
     add_number(protocol, "scored_positions", (double)job->scored_positions);
     cJSON_AddBoolToObject(protocol, "adds_bos", job->adds_bos);
+    cJSON_AddStringToObject(protocol, "bos", assay_report_bos(job));
     add_thresholds(object, request ? request->thresholds : NULL);
 }
 

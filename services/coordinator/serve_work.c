@@ -108,6 +108,9 @@ static bool lease_reply_fill(const struct assay_lease *lease, const struct assay
     message->ids = &r->ids_tensor;
     message->has_record_dtype = true;
     message->record_dtype = plan->record_dtype;
+    message->has_first_chunk_key = true;
+    message->first_chunk_key = (ProtobufCBinaryData){
+        ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->chunks.at[plan->run_chunks[0]].key.digest.bytes};
     message->trace_id = assay_job_hex(run->job, r->trace_id);
     return true;
 }

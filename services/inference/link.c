@@ -269,6 +269,8 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
         lease.count = reply->n_chunk_keys;
         snprintf(lease.trace_id, sizeof lease.trace_id, "%s", reply->trace_id ? reply->trace_id : "");
         lease.wants_f16 = reply->has_record_dtype && reply->record_dtype == ASSAY__V1__DTYPE__DTYPE_F16;
+        if (reply->first_chunk_key.len == ASSAY_DIGEST_BYTES)
+            memcpy(lease.first_of_job.digest.bytes, reply->first_chunk_key.data, ASSAY_DIGEST_BYTES);
         status = read_variant(reply, &lease, err);
         if (status == ASSAY_OK)
             status = read_map(reply, &lease, err);

@@ -28,6 +28,7 @@ struct assay_worker_lease {
     char trace_id[ASSAY_SPAN_TRACE_DIGITS + 1]; /* "" = none */
     struct assay_shard_map *map;                /* of the evaluators; NULL: `evaluator` is the only one */
     bool wants_f16;                             /* records of f16, not f32 */
+    struct assay_chunk_key first_of_job;        /* zeros when the coordinator does not say */
     size_t count;                               /* 0: no work now, and nothing else is set */
     struct assay_leased_chunk *chunks;
     struct assay_reply *reply; /* owns the ids */

@@ -149,7 +149,7 @@ static enum assay_status load_model(struct assay_worker *worker, const struct as
 
 static bool is_measured(const struct assay_worker_lease *lease, const struct assay_leased_chunk *chunk)
 {
-    return lease->wants_f16 && assay_f16_is_measured(&chunk->key);
+    return lease->wants_f16 && assay_f16_is_measured(&chunk->key, &lease->first_of_job);
 }
 
 /* Room for the records of chunks[begin, end), and the sequences that fill it. A record of f16 takes the place of its

@@ -12,3 +12,8 @@ run eval --job job.yaml --protocol mine
 run eval --name --job job.yaml
 run eval --job job.yaml --dump-config
 ASSAY_JOB=wrong.yaml run eval m
+printf 'model: nothing\nvariants: [int8]\ncorpus: text\nrecord_dtype: f16\n' >half.yaml
+printf 'model: nothing\nvariants: [int8]\ncorpus: text\nrecord_dtype: bf16\n' >other_dtype.yaml
+run eval --job half.yaml --dump-config
+run eval --job half.yaml --record-dtype f32 --dump-config
+run eval --job other_dtype.yaml

@@ -39,7 +39,10 @@ expect 0 '' "$assay" logits "$model" --ids ids.json --output=b.safetensors --thr
 cmp a.safetensors b.safetensors || failures=$((failures + 1))
 ASSAY_CPU_MASK=scalar expect 0 '' "$assay" logits "$model" --ids ids.json -o c.safetensors
 cmp a.safetensors c.safetensors || failures=$((failures + 1))
-expect 0 '' "$assay" logits "$model" --ids one.json -o one.safetensors
+expect 0 '' "$assay" logits "$model" --ids one.json -o one.safetensors --json
+result tokens 1
+result vocabulary 4096
+grep -q top1 out || failures=$((failures + 1))
 
 expect 0 '' "$assay" compare-logits a.safetensors b.safetensors --ids ids.json --json
 result kl_mean 0

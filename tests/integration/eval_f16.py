@@ -40,6 +40,14 @@ with Directory() as data, Directory() as scratch, Stack(data):
     again = run_eval(data, os.path.join(scratch, "again"), *job, "--record-dtype", "f16")
     check(result_of(again, "int8")["cost"]["chunks_run"] == 0, "the second job of f16 runs nothing")
 
+    cache(data, "prune", "--all")
+    short = run_eval(data, os.path.join(scratch, "short"), "--variants", "int8", "--chunks", "2", "--record-dtype", "f16")
+    check(result_of(short, "int8")["records"]["kl_error_positions"] >= 255, "the first chunk of a short job is measured")
+    check(("fp32", "f32", 1) in dtypes(data) or ("fp32", "f32", 2) in dtypes(data), "it is kept as f32, too, on both sides")
+    cache(data, "prune", "--all")
+    run_eval(data, os.path.join(scratch, "wide2"), *job)
+    run_eval(data, os.path.join(scratch, "half2"), *job, "--record-dtype", "f16")
+
     verified = cache(data, "verify")
     check(verified["damaged"] == 0 and verified["checked"] >= 4 * CHUNKS, "everything is checked and sound")
     variant = next(v["variant_id"] for v in cache(data, "ls") if v["label"] == "int8")

@@ -65,7 +65,7 @@ def agree_with_float64(report, scratch):
 def settled_counter(stack, precision):
     """A worker's count of chunks, once its heartbeats (one a second) have told it."""
     time.sleep(2.5)
-    return stack.service("inference", precision)["counters"]["chunks_run"]
+    return stack.service("inference", precision)["counters"]["chunksRun"]
 
 
 def main():
@@ -89,7 +89,7 @@ def main():
         cost = result_of(second, "fp32", "reference")["cost"]
         check(cost["chunks_run"] == 0 and cost["chunks_from_cache"] == CHUNKS, "the report says that the reference came from the cache")
         check(second["cost"]["saved_seconds"] > 0, "and how much that saved")
-        check({s["kind"] for s in stack.services()} == {"inference", "quantizer", "evaluator"} and os.path.exists(
+        check({s["kind"] for s in stack.services()} == {"coordinator", "inference", "quantizer", "evaluator"} and os.path.exists(
             os.path.join(data, "run", "coordinator.sock")), "four kinds of process took part")
         agree_with_float64(second, scratch)
 

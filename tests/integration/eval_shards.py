@@ -21,7 +21,7 @@ def shares(data):
 
 
 def chunks_run(stack):
-    return sum(service["counters"]["chunks_run"] for service in stack.services() if service["kind"] == "inference")
+    return sum(service["counters"]["chunksRun"] for service in stack.services() if service["kind"] == "inference")
 
 
 class Evaluator:

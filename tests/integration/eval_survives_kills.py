@@ -24,7 +24,7 @@ def kill(stack, kind, precision=None):
 
 def chunks_run(stack, precision):
     service = stack.service("inference", precision)
-    return service["counters"]["chunks_run"] if service else 0
+    return service["counters"]["chunksRun"] if service else 0
 
 
 def artifacts(data):

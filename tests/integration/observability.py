@@ -221,7 +221,7 @@ def main():
             check(report["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE"), "the job ends")
             services = stack.services()
             check(all(service["http"].startswith("unix:") for service in services), "assay workers tells where the pages are")
-            ran = lambda: all(s["counters"]["chunks_run"] >= CHUNKS for s in stack.services() if s["kind"] == "inference")
+            ran = lambda: all(s["counters"]["chunksRun"] >= CHUNKS for s in stack.services() if s["kind"] == "inference")
             wait_for(ran, 10, "the workers' last reports have come")
             coordinator = next(s["http"] for s in services if s["kind"] == "coordinator")
             wait_for(lambda: samples(get(coordinator, "/metrics")[1], "assay_leases_open")[""] == 0, 10, "the last lease has ended")

@@ -7,3 +7,4 @@ assay_script_test(eval_bad_input TIER full SCRIPT eval_bad_input.py DEADLINE 240
 assay_script_test(eval_bits TIER full SCRIPT eval_bits.py DEADLINE 240)
 assay_script_test(curve_loopback TIER full SCRIPT curve.py DEADLINE 240)
 assay_script_test(curve_netns TIER full SCRIPT curve.py ARGS netns DEADLINE 240)
+assay_script_test(eval_away TIER full SCRIPT eval_away.py DEADLINE 240)

@@ -59,6 +59,15 @@ class Directory:
         shutil.rmtree(self.path, ignore_errors=True)
 
 
+def flat(service):
+    """A ServiceInfo of proto/control.proto with what it registered as, and numbers for the texts of 64-bit ones."""
+    counters = {"chunksRun": 0, **{key: int(value) for key, value in service.get("counters", {}).items()}}
+    registration = service.get("registration", {})
+    kind = registration.get("kind", "coordinator").removeprefix("SERVICE_KIND_").lower()
+    absent = dict.fromkeys(("precision", "endpoint", "http", "state"))
+    return {**absent, **service, **registration, "kind": kind, "counters": counters}
+
+
 class Stack:
     """`assay up` on a data directory."""
 
@@ -82,7 +91,8 @@ class Stack:
         self.log.close()
 
     def services(self):
-        return json.loads(assay("workers", "--data", self.data, "--json"))
+        reply = json.loads(assay("workers", "--data", self.data, "--json"))
+        return [flat(service) for service in [reply["coordinator"], *reply.get("services", [])]]
 
     def service(self, kind, precision=None):
         for service in self.services():

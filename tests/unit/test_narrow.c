@@ -53,13 +53,24 @@ static void what_f16_cannot_hold_is_refused_by_chunk_and_row(void **state)
 
 static void about_one_chunk_in_sixteen_is_measured(void **state)
 {
+    const struct assay_chunk_key nobody = {{{0}}};
     unsigned measured = 0;
     (void)state;
     for (unsigned i = 0; i < 16000; i++) {
         struct assay_chunk_key key = key_of(i);
-        measured += assay_f16_is_measured(&key);
+        measured += assay_f16_is_measured(&key, &nobody);
     }
     assert_in_range(measured, 800, 1200);
+}
+
+static void the_first_chunk_of_a_job_is_measured(void **state)
+{
+    (void)state;
+    for (unsigned i = 0; i < 100; i++) {
+        struct assay_chunk_key key = key_of(i), other = key_of(i + 1000);
+        assert_true(assay_f16_is_measured(&key, &key));
+        assert_true(assay_f16_is_measured(&key, &other) == (key.digest.bytes[0] % ASSAY_F16_MEASURED_ONE_IN == 0));
+    }
 }
 
 int main(void)
@@ -68,6 +79,7 @@ int main(void)
         cmocka_unit_test(values_are_rounded_to_even_in_place_too),
         cmocka_unit_test(what_f16_cannot_hold_is_refused_by_chunk_and_row),
         cmocka_unit_test(about_one_chunk_in_sixteen_is_measured),
+        cmocka_unit_test(the_first_chunk_of_a_job_is_measured),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

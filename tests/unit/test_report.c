@@ -133,6 +133,26 @@ static void bands_hold_at_their_ends(void **state)
     assert_string_equal(assay_precision_loss_band(30.1), "poor");
 }
 
+static void signatures_say_where_bos_stands(void **state)
+{
+    struct sample s;
+    char text[ASSAY_SIGNATURE_MAX];
+    (void)state;
+    assay_test_fill(&s, "int8");
+    const Assay__V1__Job *filled = s.report.job;
+    Assay__V1__Job job = *filled;
+    Assay__V1__SubmitJobRequest request = *filled->request;
+    job.request = &request;
+    s.report.job = &job;
+    job.has_adds_bos = job.adds_bos = true;
+    request.protocol = (char *)"llamacpp-512";
+    assert_non_null(strstr(assay_signature(&s.report, "ppl", 1, text), "|bos:each|"));
+    request.protocol = (char *)"gptq-2048";
+    assert_non_null(strstr(assay_signature(&s.report, "ppl", 1, text), "|bos:once|"));
+    job.adds_bos = false;
+    assert_non_null(strstr(assay_signature(&s.report, "ppl", 1, text), "|bos:no|"));
+}
+
 static void json_keeps_every_digit_and_names_each_metric(void **state)
 {
     struct sample s;
@@ -320,6 +340,7 @@ int main(void)
         cmocka_unit_test(file_names_are_those_that_users_know),
         cmocka_unit_test(two_results_never_share_a_file),
         cmocka_unit_test(bands_hold_at_their_ends),
+        cmocka_unit_test(signatures_say_where_bos_stands),
         cmocka_unit_test(json_keeps_every_digit_and_names_each_metric),
         cmocka_unit_test(missing_figures_are_null_with_the_reason_and_never_zero),
         cmocka_unit_test(an_empty_result_message_makes_a_report),

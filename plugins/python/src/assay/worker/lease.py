@@ -46,6 +46,7 @@ class Lease:
     chunks: tuple[Chunk, ...]
     wants_f16: bool
     shard_map: ShardMap | None  # with several evaluators: a record goes to the owner of its chunk
+    first_of_job: bytes  # the key of the job's first chunk; empty when the coordinator does not say
     trace_id: str | None  # of the job: calls that serve the lease carry it
 
 
@@ -98,5 +99,6 @@ def read_lease(service_id: int, reply: Reply) -> Lease | None:
         chunks=tuple(chunks),
         wants_f16=message.record_dtype == pb.DTYPE_F16,
         shard_map=read_map(message.shard_map) if message.HasField("shard_map") else None,
+        first_of_job=message.first_chunk_key,
         trace_id=message.trace_id or None,
     )

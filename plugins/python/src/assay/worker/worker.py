@@ -229,7 +229,7 @@ class Worker:
             if not loan.lease.wants_f16:
                 batch.records.append(full)
                 continue
-            if is_measured(chunk.key):
+            if is_measured(chunk.key, loan.lease.first_of_job):
                 batch.records.append(Record(chunk.key, rows, width, data, pb.DTYPE_F32, is_extra=True))
             narrowed = narrow(chunk.key, data, width)
             batch.records.append(Record(chunk.key, rows, width, narrowed, pb.DTYPE_F16, len(chunk.ids)))

@@ -1,0 +1,1 @@
+assay_script_test(cli_commands TIER quick SCRIPT commands.py)
