@@ -72,7 +72,8 @@ static void decode(const struct assay_spec *spec, const struct assay_rows *rows,
     rows->ops->int4_decode(block.codes, block.scales, block.zeros, &block.shape, weights);
 }
 
-/* As compressed-tensors writes it: readers there expect every key. */
+/* As compressed-tensors writes it: readers there expect every key. "dequantize" is for transformers: without it the
+ * skeleton of its model has zero points that are not packed (docs/NUMERICS.md), and plain loading fails. */
 static cJSON *config(const struct assay_spec *spec)
 {
     bool by_row = spec->group_size == ASSAY_GROUP_CHANNEL;
@@ -80,7 +81,7 @@ static cJSON *config(const struct assay_spec *spec)
     if (!by_row)
         snprintf(group_size, sizeof group_size, "%u", (unsigned)spec->group_size);
     snprintf(text, sizeof text,
-             "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\","
+             "{\"quant_method\": \"compressed-tensors\", \"format\": \"pack-quantized\", \"dequantize\": true,"
              " \"quantization_status\": \"compressed\", \"global_compression_ratio\": null,"
              " \"config_groups\": {\"group_0\": {\"targets\": [\"Linear\"], \"weights\": {\"num_bits\": 4,"
              " \"type\": \"int\", \"symmetric\": false, \"strategy\": \"%s\", \"group_size\": %s,"

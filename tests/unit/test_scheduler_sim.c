@@ -9,7 +9,8 @@
 
 #include "tests/unit/sim_stack.h"
 
-/* Steps of a decision for each doubling of the number of chunks. Measured: 0.44 at 1,000, falling to 0.30 at 10 million. */
+/* Steps of a decision for each doubling of the number of chunks. Measured: 0.44 at 1,000, falling to 0.30 at 10
+ * million. */
 #define STEPS_PER_DOUBLING_MAX 0.6
 
 static size_t chunks_max = 100000;
