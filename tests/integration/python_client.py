@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The Python client on a running stack: submits a job, follows it from its first event, drops the connection and replays the log from its
 middle, reads the report; lists, plans, cancels; calls by reflection; failures as exceptions."""
+
 import os
 import subprocess
 import sys
@@ -13,8 +14,14 @@ from stack import CORPUS, MODEL, SOURCE, Directory, Stack, assay, check, close, 
 
 from assay import AssayError, Client, Status, pb, table_of  # noqa: E402  (on the path since need())
 
-JOB = {"model": MODEL, "variants": ["int8"], "corpus": CORPUS, "chunks": 3, "name": "from Python",
-       "thresholds": {"klMeanNats": 0.5}}
+JOB = {
+    "model": MODEL,
+    "variants": ["int8"],
+    "corpus": CORPUS,
+    "chunks": 3,
+    "name": "from Python",
+    "thresholds": {"klMeanNats": 0.5},
+}
 
 
 def fails(what, status, call):
@@ -30,7 +37,10 @@ def check_job(endpoint):
     with Client(endpoint) as client:
         check(client.is_serving(), "the coordinator serves")
         plan = client.plan(JOB)
-        check(plan.chunks == 3 and [v.variant.label for v in plan.variants] == ["fp32", "int8"], "the plan has chunks and variants")
+        check(
+            plan.chunks == 3 and [v.variant.label for v in plan.variants] == ["fp32", "int8"],
+            "the plan has chunks and variants",
+        )
         job_id = client.submit(JOB)
         events = list(client.events(job_id, 0))
     sequences = [event.sequence for event in events]
@@ -42,15 +52,26 @@ def check_job(endpoint):
         job = client.wait(job_id)
         report = client.report(job_id)
         kept = client.jobs()
-    check(replayed[0] == middle and replayed[-1] == sequences[-1] and set(replayed) <= set(sequences),
-          f"a new connection replays from {middle}: {replayed}")
+    check(
+        replayed[0] == middle and replayed[-1] == sequences[-1] and set(replayed) <= set(sequences),
+        f"a new connection replays from {middle}: {replayed}",
+    )
     check(job.state == pb.JOB_STATE_COMPLETED and kept[0].job_id == job.job_id, "the job is kept")
     reference, variant = report["results"]
-    check(report["job_id"] == job_id and report["chunks"] == 3 and report["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE"), "the report")
-    check(variant["kl_nats"]["mean"] > 0 and variant["numerics_id"] == reference["numerics_id"], "has figures and numerics")
+    check(
+        report["job_id"] == job_id and report["chunks"] == 3 and report["verdict"] in ("PASS", "FAIL", "INCONCLUSIVE"),
+        "the report",
+    )
+    check(
+        variant["kl_nats"]["mean"] > 0 and variant["numerics_id"] == reference["numerics_id"],
+        "has figures and numerics",
+    )
     increase = variant["perplexity"]["value"] / reference["perplexity"]["value"] * 100 - 100
     check(close(variant["perplexity_increase_percent"]["value"], increase, 1e-9), "that agree with one another")
-    check([row["threshold"] for row in variant["criteria"] if row["name"] == "kl_mean_nats"] == [0.5], "thresholds are the job's")
+    check(
+        [row["threshold"] for row in variant["criteria"] if row["name"] == "kl_mean_nats"] == [0.5],
+        "thresholds are the job's",
+    )
     table = table_of(report)
     check("int8" in table and variant["verdict"] in table, "a table for the terminal")
     print(table)
@@ -65,7 +86,9 @@ def check_calls(endpoint, data):
         watch = client.invoke("assay.v1.Health/Watch", {"service": "assay.v1.Work"})
         check(next(watch) == {"status": "SERVING_STATUS_SERVING"}, "a stream by name")
         watch.close()
-        evaluator = next(s.registration.endpoint for s in client.workers() if s.registration.kind == pb.SERVICE_KIND_EVALUATOR)
+        evaluator = next(
+            s.registration.endpoint for s in client.workers() if s.registration.kind == pb.SERVICE_KIND_EVALUATOR
+        )
         check(int(client.invoke("assay.v1.Cache/Stat", endpoint=evaluator)["records"]) >= 6, "a call to another server")
         fails("a job that is not there", Status.NOT_FOUND, lambda: client.job("00" * 16))
         fails("an id that is none", Status.INVALID_ARGUMENT, lambda: client.job("abc"))
@@ -73,8 +96,14 @@ def check_calls(endpoint, data):
         fails("a field that is not there", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "treshold": 1}))
         fails("a corpus that is not there", Status.NOT_FOUND, lambda: client.submit({**JOB, "corpus": f"{data}/none"}))
         fails("an unknown scheme", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "variants": ["int7"]}))
-        fails("a bad parameter", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "variants": ["int4:group_size"]}))
-        fails("a corpus without text", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "corpus": b"", "corpus_name": "x"}))
+        fails(
+            "a bad parameter", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "variants": ["int4:group_size"]})
+        )
+        fails(
+            "a corpus without text",
+            Status.INVALID_ARGUMENT,
+            lambda: client.submit({**JOB, "corpus": b"", "corpus_name": "x"}),
+        )
         text = client.submit({**JOB, "corpus": b"one two three " * 2000, "corpus_name": "three words", "chunks": 1})
         check(client.wait(text).request.corpus_name == "three words", "a corpus may be given as bytes")
 
@@ -90,16 +119,29 @@ def check_cancel(endpoint):
         fails("a cancelled job", Status.CANCELLED, lambda: client.wait(job_id))
         client.remove(job_id)
         fails("a removed job", Status.NOT_FOUND, lambda: client.job(job_id))
-    fails("a stack that is not there", Status.UNAVAILABLE,
-          lambda: Client(endpoint.replace("coordinator", "nobody"))._channel.call("assay.v1.Health/Check"))
+    fails(
+        "a stack that is not there",
+        Status.UNAVAILABLE,
+        lambda: Client(endpoint.replace("coordinator", "nobody"))._channel.call("assay.v1.Health/Check"),
+    )
     fails("a public address without keys", Status.PERMISSION_DENIED, lambda: Client("tcp://192.0.2.1:7421"))
 
 
 def check_example(data):
     script = os.path.join(SOURCE, "examples", "submit_job.py")
-    process = subprocess.run([sys.executable, script, MODEL, CORPUS, "int8"], capture_output=True, text=True, timeout=120, check=False,
-                             env={**os.environ, "ASSAY_DATA": data, "PYTHONPATH": os.path.join(SOURCE, "plugins", "python", "src"),
-                                  "CHUNKS": "3"})
+    process = subprocess.run(
+        [sys.executable, script, MODEL, CORPUS, "int8"],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={
+            **os.environ,
+            "ASSAY_DATA": data,
+            "PYTHONPATH": os.path.join(SOURCE, "plugins", "python", "src"),
+            "CHUNKS": "3",
+        },
+    )
     check(process.returncode in (0, 1, 2), f"examples/submit_job.py ends with a verdict: {process.stderr[-300:]}")
     check("perplexity" in process.stdout and "int8" in process.stdout, "and prints its table")
 

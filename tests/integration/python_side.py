@@ -1,4 +1,5 @@
 """For tests of plugins/python: goes on under a Python that has what they need, with the package of this checkout."""
+
 import os
 import subprocess
 import sys

@@ -1,6 +1,7 @@
 #!/usr/bin/env python3
 """The Python package by itself: its two sides of a connection against each other, hostile bytes, a server that falls silent, records that
 are sent elsewhere."""
+
 import contextlib
 import os
 import tempfile
@@ -13,7 +14,9 @@ need(("zmq", "google.protobuf"), "tools/install_deps.sh --checks installs them",
 
 import zmq  # noqa: E402
 
-from assay import AssayError, Channel, Retry, Server, Status, pb  # noqa: E402  (on the path since need())
+from zmq.utils import z85  # noqa: E402
+
+from assay import AssayError, Channel, Key, Retry, Server, Status, pb, read_public_key, read_secret_key  # noqa: E402  (on the path since need())
 from assay.worker.lease import Chunk, Lease, Variant  # noqa: E402
 from assay.worker.narrow import is_measured, narrow  # noqa: E402
 from assay.worker.putting import Putter, Record  # noqa: E402
@@ -57,15 +60,24 @@ def wait(_, context):
 
 
 waits = []
-SERVICES = {"assay.v1.Records": {"Put": put}, "assay.v1.Evaluator": {"Score": score},
-            "assay.v1.Coordinator": {"CancelJob": wait, "GetJob": lambda request, _: request.nothing}}
+SERVICES = {
+    "assay.v1.Records": {"Put": put},
+    "assay.v1.Evaluator": {"Score": score},
+    "assay.v1.Coordinator": {"CancelJob": wait, "GetJob": lambda request, _: request.nothing},
+}
 
 
 def check_calls(endpoint):
     with Channel(endpoint) as channel:
         reply = channel.call("assay.v1.Records/Put", pb.PutRecordsRequest(), attachments=[b"abc", bytes(5 << 20)])
-        check(reply.message.stored == 3 + (5 << 20) and [len(part) for part in reply.attachments] == [4, 3, 5 << 20], "attachments go and come")
-        with fails(Status.DATA_LOSS, "a stream's failure comes behind its messages"), channel.stream("assay.v1.Evaluator/Score", credit=3) as stream:
+        check(
+            reply.message.stored == 3 + (5 << 20) and [len(part) for part in reply.attachments] == [4, 3, 5 << 20],
+            "attachments go and come",
+        )
+        with (
+            fails(Status.DATA_LOSS, "a stream's failure comes behind its messages"),
+            channel.stream("assay.v1.Evaluator/Score", credit=3) as stream,
+        ):
             seen = []
             for message in stream:
                 seen.append(message.chunks_done)
@@ -82,7 +94,10 @@ def check_calls(endpoint):
             channel.call("assay.v1.Coordinator/ListJobs")
         with fails(Status.RESOURCE_EXHAUSTED, "too many attachments"):
             channel.call("assay.v1.Records/Put", attachments=[b""] * 63)
-        threads = [threading.Thread(target=lambda: [channel.call("assay.v1.Health/Check") for _ in range(50)]) for _ in range(8)]
+        threads = [
+            threading.Thread(target=lambda: [channel.call("assay.v1.Health/Check") for _ in range(50)])
+            for _ in range(8)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -104,12 +119,22 @@ def check_hostile(endpoint):
     raw.setsockopt(zmq.LINGER, 0)
     raw.connect(endpoint)
     good = pb.Header(version=1, kind=pb.FRAME_KIND_REQUEST, call_id=7, method="assay.v1.Health/Check")
-    for frames in ([b""], [b"\xff" * 40], [b"\x08"], [b"x" * 20000], [bytes(good.SerializeToString()[:-3])],
-                   [pb.Header(version=2, kind=pb.FRAME_KIND_PING, call_id=1).SerializeToString()],
-                   [pb.Header(version=1, kind=pb.FRAME_KIND_CREDIT, call_id=1).SerializeToString()],
-                   [good.SerializeToString()] + [b"p"] * 70):
+    for frames in (
+        [b""],
+        [b"\xff" * 40],
+        [b"\x08"],
+        [b"x" * 20000],
+        [bytes(good.SerializeToString()[:-3])],
+        [pb.Header(version=2, kind=pb.FRAME_KIND_PING, call_id=1).SerializeToString()],
+        [pb.Header(version=1, kind=pb.FRAME_KIND_CREDIT, call_id=1).SerializeToString()],
+        [good.SerializeToString()] + [b"p"] * 70,
+    ):
         raw.send_multipart(frames)
-    for frames, status in (([b"\xff\xff"], Status.INTERNAL), ([], Status.INTERNAL), ([b"", b"attachment"], Status.INTERNAL)):
+    for frames, status in (
+        ([b"\xff\xff"], Status.INTERNAL),
+        ([], Status.INTERNAL),
+        ([b"", b"attachment"], Status.INTERNAL),
+    ):
         raw.send_multipart([good.SerializeToString(), *frames])
         check(raw.poll(5000), "a request with the wrong parts is answered")
         check(Status.of(pb.Header.FromString(raw.recv_multipart()[0]).status) is status, f"with {status.name}")
@@ -129,7 +154,10 @@ def check_servers_that_go(folder):
             channel.call("assay.v1.Coordinator/CancelJob", deadline_s=20)
         started = []
         threading.Timer(1.0, lambda: started.append(Server(endpoint, SERVICES))).start()
-        check(channel.call("assay.v1.Health/Check", deadline_s=20).message.status == pb.SERVING_STATUS_SERVING, "and comes back is waited for")
+        check(
+            channel.call("assay.v1.Health/Check", deadline_s=20).message.status == pb.SERVING_STATUS_SERVING,
+            "and comes back is waited for",
+        )
         with fails(Status.UNAVAILABLE, "a second server on the same path"):
             Server(endpoint)
         started[0].close()
@@ -158,7 +186,9 @@ class Evaluator:
     def put(self, request, _):
         mine = [record.chunk_key for record in request.records if self.map.owner(record.chunk_key) == self.shard]
         self.keys += mine
-        reply = pb.PutRecordsReply(stored=len(mine), moved=[i for i, r in enumerate(request.records) if r.chunk_key not in mine])
+        reply = pb.PutRecordsReply(
+            stored=len(mine), moved=[i for i, r in enumerate(request.records) if r.chunk_key not in mine]
+        )
         if request.epoch != self.map.epoch:
             shards = [pb.Shard(shard_id=s.shard_id, endpoint=s.endpoint, leaving=s.leaving) for s in self.map.shards]
             reply.shard_map.CopyFrom(pb.ShardMap(epoch=self.map.epoch, shards=shards))
@@ -170,32 +200,103 @@ def check_shards(folder):
     former = ShardMap(1, (first.shard, second.shard))
     now = ShardMap(2, (first.shard, second.shard, third.shard))
     records = [Record(os.urandom(32), 1, 1, bytes(4), pb.DTYPE_F32, tokens=1) for _ in range(100)]
-    lease = Lease(1, 1, Variant(bytes(32), "fp32", "", "fp32", "/"), first.shard.endpoint,
-                  tuple(Chunk(record.key, memoryview(b""), 0, 1) for record in records), False, former, None)
+    lease = Lease(
+        1,
+        1,
+        Variant(bytes(32), "fp32", "", "fp32", "/"),
+        first.shard.endpoint,
+        tuple(Chunk(record.key, memoryview(b""), 0, 1) for record in records),
+        False,
+        former,
+        None,
+    )
     for evaluator in (first, second, third):
         evaluator.map = now
     putter = Putter("toy-1", None, threading.Event())
     stored = []
     putter.put_all(lease, records, stored.extend)
     owned = {evaluator.shard.endpoint: evaluator.keys for evaluator in (first, second, third)}
-    check(len(stored) == 100 and all(now.owner(key).endpoint == endpoint for endpoint, keys in owned.items() for key in keys),
-          "records that moved are sent to their owners")
-    check(all(15 < len(keys) < 60 for keys in owned.values()), f"each has a share: {[len(keys) for keys in owned.values()]}")
+    check(
+        len(stored) == 100
+        and all(now.owner(key).endpoint == endpoint for endpoint, keys in owned.items() for key in keys),
+        "records that moved are sent to their owners",
+    )
+    check(
+        all(15 < len(keys) < 60 for keys in owned.values()),
+        f"each has a share: {[len(keys) for keys in owned.values()]}",
+    )
     first.server.close()
     for evaluator in (second, third):
         evaluator.map = ShardMap(3, (second.shard, third.shard))
     before = len(second.keys) + len(third.keys)
     stored = []
     putter.put_all(lease, records, stored.extend)
-    check(len(stored) == 100 and len(second.keys) + len(third.keys) == before + 100, "the share of one that is gone goes to the others")
+    check(
+        len(stored) == 100 and len(second.keys) + len(third.keys) == before + 100,
+        "the share of one that is gone goes to the others",
+    )
     putter.close()
     second.server.close()
     third.server.close()
 
 
+def new_key(role):
+    public, secret = (z85.decode(half) for half in zmq.curve_keypair())
+    return Key(public, role, secret)
+
+
+def check_curve(folder):
+    """Keys, as `assay keygen` writes them, between two processes of the package."""
+    server_key, worker_key, stranger = new_key("admin"), new_key("worker"), new_key("worker")
+    path = os.path.join(folder, "w.key")
+    with open(path, "w", encoding="ascii") as file:
+        file.write(f"# a worker\nrole worker\npublic {worker_key.public.hex()}\n\nsecret {worker_key.secret.hex()}\n")
+    with fails(Status.PERMISSION_DENIED, "a secret that others may read"):
+        read_secret_key(path)
+    os.chmod(path, 0o600)
+    check(
+        read_secret_key(path) == worker_key and worker_key.secret.hex() not in repr(worker_key),
+        "a secret key is read, not shown",
+    )
+    with fails(Status.INVALID_ARGUMENT, "a secret file in place of a public one"):
+        read_public_key(path)
+    allowed = {worker_key.public}
+    with Server("tcp://127.0.0.1:*", SERVICES, key=server_key, allowed=allowed) as server:
+        check(server.endpoint.endswith(f"#{server_key.public.hex()}"), "the endpoint has the server's key behind it")
+        with Channel(server.endpoint, worker_key) as channel:
+            reply = channel.call("assay.v1.Records/Put", pb.PutRecordsRequest(), attachments=[bytes(1 << 20)])
+            check(reply.message.stored == 1 << 20, "a call over CURVE")
+        with Channel(f"ipc://{folder}/nobody.sock,{server.endpoint}", worker_key) as channel:
+            check(
+                channel.call("assay.v1.Health/Check").message.status == pb.SERVING_STATUS_SERVING,
+                "who has a key takes the endpoint with one",
+            )
+        with Channel(server.endpoint, stranger) as channel, fails(Status.UNAUTHENTICATED, "a key that is not allowed"):
+            channel.call("assay.v1.Health/Check", deadline_s=10)
+        with fails(Status.PERMISSION_DENIED, "no key where one is wanted"):
+            Channel(server.endpoint)
+        wrong = f"{server.endpoint.split('#')[0]}#{stranger.public.hex()}"
+        with Channel(wrong, worker_key) as channel, fails(Status.UNAVAILABLE, "another server's key"):
+            channel.call("assay.v1.Health/Check", deadline_s=10)
+    for text in (
+        "tcp://127.0.0.1:70000",
+        "tcp://127.0.0.1:1#12",
+        "udp://127.0.0.1:1",
+        "ipc://",
+        "tcp://127.0.0.1:1,ipc:///a,ipc:///b",
+    ):
+        with fails(Status.INVALID_ARGUMENT, f"the endpoint {text}"):
+            Channel(text)
+    with fails(Status.PERMISSION_DENIED, "another host without keys"):
+        Channel("tcp://192.0.2.1:7421", worker_key)
+
+
 def check_narrow():
     import array
-    values = array.array("f", [0.0, -0.0, 1.0, 65504.0, 65519.0, 2.0**-25, 2.0**-25 * 1.5, 1 + 2.0**-11, 1 + 3 * 2.0**-11])
+
+    values = array.array(
+        "f", [0.0, -0.0, 1.0, 65504.0, 65519.0, 2.0**-25, 2.0**-25 * 1.5, 1 + 2.0**-11, 1 + 3 * 2.0**-11]
+    )
     halves = array.array("H", narrow(bytes(32), values.tobytes(), 9)).tolist()
     check(halves == [0, 0x8000, 0x3C00, 0x7BFF, 0x7BFF, 0, 1, 0x3C00, 0x3C02], "halves are the nearest, ties to even")
     for value in (65520.0, -1e9, float("nan"), float("inf")):
@@ -210,5 +311,6 @@ with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
         check_hostile(served.endpoint)
     check_servers_that_go(scratch)
     check_shards(scratch)
+    check_curve(scratch)
 check_narrow()
 print(f"{checks} checks held")

@@ -1,8 +1,9 @@
 #!/usr/bin/env python3
 """A worker of plugins/python whose engine is a formula: what a worker does, without a model. Started by tests.
 
-usage: toy_worker.py COORDINATOR PRECISION LISTEN [slow] [refuses] [nan]
+usage: toy_worker.py COORDINATOR PRECISION LISTEN [slow] [refuses] [nan]      TOY_KEY: secret key file to connect with
 """
+
 import array
 import json
 import logging
@@ -15,7 +16,7 @@ import time
 
 sys.path.insert(0, os.path.join(os.environ["ASSAY_SOURCE"], "plugins", "python", "src"))
 
-from assay import AssayError, Status  # noqa: E402  (from this checkout)
+from assay import AssayError, Status, read_secret_key  # noqa: E402  (from this checkout)
 from assay.worker import Worker, WorkerOptions  # noqa: E402
 
 
@@ -45,7 +46,7 @@ class ToyEngine:
         answers = []
         for sequence in sequences:
             rows = array.array("f")
-            for token in sequence.ids[sequence.begin:sequence.end]:
+            for token in sequence.ids[sequence.begin : sequence.end]:
                 row = [math.sin(token * 0.37 + 0.05 * column) for column in range(self.width)]
                 rows.extend([math.nan] * self.width if "nan" in self.modes else row)
             answers.append(rows.tobytes())
@@ -56,7 +57,8 @@ logging.basicConfig(stream=sys.stderr, level=logging.INFO)
 coordinator, precision, listen, *modes = sys.argv[1:]
 stop = threading.Event()
 signal.signal(signal.SIGTERM, lambda *_: stop.set())
-worker = Worker(WorkerOptions(coordinator, listen, precision, batch=2), ToyEngine(modes))
+key = read_secret_key(os.environ["TOY_KEY"]) if "TOY_KEY" in os.environ else None
+worker = Worker(WorkerOptions(coordinator, listen, precision, batch=2, key=key), ToyEngine(modes))
 while not stop.wait(0.2) and worker.is_alive():
     continue
 worker.stop()

@@ -5,8 +5,8 @@ from .client import Client
 from .errors import AssayError, Status
 from .report import report_of, table_of
 from .schemas import SCHEMAS, Schemas, pb
+from .security import Key, read_public_key, read_secret_key, with_server_key
 from .server import Context, Server
-from .wire import Curve
 
 __version__ = "0.1.0"
 __all__ = [
@@ -15,7 +15,7 @@ __all__ = [
     "Channel",
     "Client",
     "Context",
-    "Curve",
+    "Key",
     "Reply",
     "Retry",
     "Schemas",
@@ -23,6 +23,9 @@ __all__ = [
     "Status",
     "Stream",
     "pb",
+    "read_public_key",
+    "read_secret_key",
     "report_of",
     "table_of",
+    "with_server_key",
 ]

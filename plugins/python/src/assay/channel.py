@@ -16,11 +16,13 @@ from typing import Any
 
 import zmq
 from google.protobuf.message import Message
+from zmq.utils.monitor import parse_monitor_message
 
 from . import wire
 from .errors import AssayError, Status
 from .schemas import SCHEMAS, Method, Schemas
-from .wire import Buffer, Curve
+from .security import Key, choose
+from .wire import Buffer
 
 COPIED_BYTES_MAX = 64 << 10  # longer messages are sent from where they lie
 
@@ -135,11 +137,11 @@ class Stream:
 class Channel:
     """A connection to one server, with any number of calls at once. Close it, or use it in `with`."""
 
-    def __init__(self, endpoint: str, curve: Curve | None = None, schemas: Schemas = SCHEMAS):
+    def __init__(self, endpoint: str, key: Key | None = None, schemas: Schemas = SCHEMAS):
         """Returns at once: whether a server is there shows with the first call. `schemas` other than ours come from
         reflection."""
-        wire.check_endpoint(endpoint, curve)
-        self.endpoint = endpoint
+        address = choose(endpoint, key)
+        self.endpoint = address.text
         self.schemas = schemas
         self.lock = threading.Lock()
         self._calls: dict[int, _Call] = {}
@@ -152,9 +154,11 @@ class Channel:
         self._ping_at = float("inf")
         self._closed = False
         self._context = zmq.Context()
-        self._socket = wire.open_socket(self._context, zmq.DEALER, 200, curve)
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-        self._socket.connect(endpoint)
+        self._socket = wire.open_socket(self._context, zmq.DEALER, 200)
+        if key and address.server_key:
+            wire.use_key(self._socket, key, address.server_key)
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)
+        self._socket.connect(self.endpoint)
         self._waker = wire.Waker()
         self._thread = threading.Thread(target=self._run, name="assay-channel", daemon=True)
         self._thread.start()
@@ -308,7 +312,7 @@ class Channel:
             with self.lock:
                 self._receive()
                 if self._monitor in ready:
-                    self._on_disconnected()
+                    self._on_monitor()
                 self._tick()
                 self._flush()
         self._shut_down()
@@ -380,16 +384,22 @@ class Channel:
                 call.incoming.append(incoming)
             call.end(None)
 
-    def _on_disconnected(self) -> None:
-        lost = False
+    def _on_monitor(self) -> None:
+        lost = refused = False
         while self._monitor.poll(0):
-            self._monitor.recv_multipart()
-            lost = True
+            event = parse_monitor_message(self._monitor.recv_multipart())["event"]
+            refused |= event == zmq.EVENT_HANDSHAKE_FAILED_AUTH
+            lost |= event == zmq.EVENT_DISCONNECTED
         if lost:
             self._receive()  # what had arrived before
             self._ready = False
             self._ping_at = time.monotonic()
             self._fail_sent("closed the connection")
+        if refused:
+            for call in self._calls.values():
+                call.fail(
+                    Status.UNAUTHENTICATED, f"{self.endpoint} refuses the connection: its key is not allowed there"
+                )
 
     def _fail_sent(self, reason: str, other_instance_only: bool = False) -> None:
         for call in self._calls.values():

@@ -16,21 +16,24 @@ from .errors import AssayError, Status
 from .job import PathLike, read_job_file, request_of
 from .report import report_of
 from .schemas import Schemas, pb
-from .wire import Curve
+from .security import Key
 
 SUBMIT_S = 1800.0  # the coordinator digests the model and cuts the corpus before it answers
 AWAY_S = 60.0  # a coordinator that is gone that long is gone for good
 OVER = (pb.JOB_STATE_COMPLETED, pb.JOB_STATE_FAILED, pb.JOB_STATE_CANCELLED)
 
 
+def data_dir(data: PathLike | None = None) -> pathlib.Path:
+    """`data`, $ASSAY_DATA, $XDG_DATA_HOME/assay, ~/.local/share/assay."""
+    home = os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local" / "share"
+    return pathlib.Path(data or os.environ.get("ASSAY_DATA") or pathlib.Path(home, "assay")).absolute()
+
+
 def default_endpoint(data: PathLike | None = None) -> str:
-    """Where `assay up` listens: $ASSAY_COORDINATOR, else the socket in `data`, $ASSAY_DATA, $XDG_DATA_HOME/assay,
-    ~/.local/share/assay."""
+    """Where `assay up` listens: $ASSAY_COORDINATOR unless `data` is given, else the socket in the data directory."""
     if data is None and os.environ.get("ASSAY_COORDINATOR"):
         return os.environ["ASSAY_COORDINATOR"]
-    home = os.environ.get("XDG_DATA_HOME") or pathlib.Path.home() / ".local" / "share"
-    folder = data or os.environ.get("ASSAY_DATA") or pathlib.Path(home, "assay")
-    return f"ipc://{pathlib.Path(folder).absolute()}/run/coordinator.sock"
+    return f"ipc://{data_dir(data)}/run/coordinator.sock"
 
 
 def _id_of(job_id: Union[str, bytes]) -> bytes:
@@ -44,10 +47,10 @@ def _id_of(job_id: Union[str, bytes]) -> bytes:
 class Client:
     """Calls to one coordinator. Job ids are 32 hexadecimal digits. Any thread; close it, or use it in `with`."""
 
-    def __init__(self, endpoint: str | None = None, *, data: PathLike | None = None, curve: Curve | None = None):
+    def __init__(self, endpoint: str | None = None, *, data: PathLike | None = None, key: Key | None = None):
         self.endpoint = endpoint or default_endpoint(data)
-        self._curve = curve
-        self._channel = Channel(self.endpoint, curve)
+        self._key = key
+        self._channel = Channel(self.endpoint, key)
         self._retry = Retry()
 
     def close(self) -> None:
@@ -162,9 +165,9 @@ class Client:
         are in the JSON mapping of proto3. The reply's dict; for a stream an iterator of dicts. `endpoint` absent: the
         coordinator."""
         target = endpoint or self.endpoint
-        with Channel(target, self._curve) as known:
+        with Channel(target, self._key) as known:
             schemas = Schemas(known.call("assay.v1.Reflection/FileDescriptorSet").message.file_descriptor_set)
-        channel = Channel(target, self._curve, schemas)
+        channel = Channel(target, self._key, schemas)
         try:
             row = schemas.method(method)
             message = json_format.ParseDict(dict(request or {}), row.request())

@@ -9,16 +9,19 @@ import collections
 import os
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any, Callable, Union
 
 import zmq
+import zmq.utils.z85
 from google.protobuf.message import Message
+from zmq.auth.thread import ThreadAuthenticator
 
 from . import wire
 from .errors import AssayError, Status
 from .schemas import SCHEMAS, Method, pb
-from .wire import Buffer, Curve
+from .security import Key, parse_endpoint
+from .wire import Buffer
 
 CALLS_MAX = 64
 PENDING_MAX = 1024
@@ -88,15 +91,42 @@ class _Peer:
         self.gone = False
 
 
+class _Gate:
+    """Answers ZeroMQ who may connect: those whose keys are in `allowed`."""
+
+    def __init__(self, context: zmq.Context, allowed: Collection[bytes]):
+        self._allowed = allowed
+        self._thread = ThreadAuthenticator(context)
+        self._thread.start()
+        self._thread.configure_curve_callback("*", credentials_provider=self)
+
+    def callback(self, _: str, key: bytes) -> bool:
+        return zmq.utils.z85.decode(key) in self._allowed
+
+    def close(self) -> None:
+        self._thread.stop()
+
+
 class Server:
     """Serves on an endpoint from the moment it is made. Close it, or use it in `with`."""
 
     def __init__(
-        self, endpoint: str, services: dict[str, dict[str, Handler]] | None = None, curve: Curve | None = None
+        self,
+        endpoint: str,
+        services: dict[str, dict[str, Handler]] | None = None,
+        key: Key | None = None,
+        allowed: Collection[bytes] = (),
     ):
-        """`services`: {"assay.v1.Name": {"Method": handler}}. AssayError: the endpoint cannot be served (see
-        wire.check_bind)."""
-        wire.check_bind(endpoint, curve)
+        """`services`: {"assay.v1.Name": {"Method": handler}}. With a secret `key` tcp is CURVE, for clients whose
+        public keys (32 bytes each) are in `allowed`; look them up as long as the server lives. AssayError: the endpoint
+        cannot be served (see wire.check_bind)."""
+        address = parse_endpoint(endpoint)[0]
+        wire.check_bind(address)
+        secured = key is not None and not address.is_ipc
+        if not secured and not address.is_ipc and not address.is_loopback:
+            raise AssayError(
+                Status.PERMISSION_DENIED, f'endpoint "{endpoint}" is not a loopback address: any other needs CURVE keys'
+            )
         self._services = {
             "assay.v1.Health": {"Check": self._check, "Watch": self._watch},
             "assay.v1.Reflection": {"ListServices": self._list, "FileDescriptorSet": self._describe},
@@ -109,14 +139,21 @@ class Server:
         self._calls = 0
         self._closed = False
         self._context = zmq.Context()
-        self._socket = wire.open_socket(self._context, zmq.ROUTER, 1000, curve)
+        self._gate = _Gate(self._context, allowed) if secured else None
+        self._socket = wire.open_socket(self._context, zmq.ROUTER, 1000)
+        if secured:
+            wire.use_key(self._socket, key, b"")
         try:
-            self._socket.bind(endpoint)
+            self._socket.bind(address.text)
         except zmq.ZMQError as error:
+            if self._gate:
+                self._gate.close()
             self._socket.close(0)
             self._context.term()
             raise AssayError(Status.UNAVAILABLE, f"cannot listen on {endpoint}: {error.strerror}") from error
         self.endpoint: str = self._socket.getsockopt(zmq.LAST_ENDPOINT).rstrip(b"\0").decode()
+        if secured:
+            self.endpoint += f"#{key.public.hex()}"
         self._waker = wire.Waker()
         self._thread = threading.Thread(target=self._run, name="assay-server", daemon=True)
         self._thread.start()
@@ -240,6 +277,8 @@ class Server:
                 context._cancel()
             self._send_pending(peer)
         self._socket.close()
+        if self._gate:
+            self._gate.close()
         self._context.term()
 
     def _tick(self, now: float) -> None:

@@ -19,6 +19,7 @@ from google.protobuf.message import DecodeError, Message
 
 from .errors import AssayError, Status
 from .schemas import pb
+from .security import Address, Key
 
 Buffer = Union[bytes, bytearray, memoryview]
 
@@ -31,7 +32,6 @@ PARTS_MAX = 64
 METHOD_BYTES_MAX = 128
 SENTENCE_BYTES_MAX = 511
 CREDIT_MAX = 1024
-IPC_PATH_BYTES_MAX = 107
 
 PING_S = 1.0
 PING_ANEW_S = 0.1
@@ -41,15 +41,6 @@ FRESH_S = 3.0
 
 REQUEST, REPLY, STREAM, END = pb.FRAME_KIND_REQUEST, pb.FRAME_KIND_REPLY, pb.FRAME_KIND_STREAM, pb.FRAME_KIND_END
 CANCEL, CREDIT, PING, PONG = pb.FRAME_KIND_CANCEL, pb.FRAME_KIND_CREDIT, pb.FRAME_KIND_PING, pb.FRAME_KIND_PONG
-
-
-@dataclass(frozen=True)
-class Curve:
-    """CURVE keys, each 40 characters of Z85. A client needs all three, a server its own two."""
-
-    public_key: bytes
-    secret_key: bytes
-    server_key: bytes = b""
 
 
 @dataclass(frozen=True)
@@ -144,33 +135,11 @@ def shorten(sentence: str) -> str:
     return sentence.encode("utf-8", "replace")[:SENTENCE_BYTES_MAX].decode("utf-8", "ignore")
 
 
-def check_endpoint(endpoint: str, curve: Curve | None) -> None:
-    """INVALID_ARGUMENT: not an endpoint. PERMISSION_DENIED: TCP beyond the loopback, without keys."""
-    if endpoint.startswith("ipc://"):
-        bytes_found = len(os.fsencode(endpoint[len("ipc://") :]))
-        if not 0 < bytes_found <= IPC_PATH_BYTES_MAX:
-            raise AssayError(
-                Status.INVALID_ARGUMENT,
-                f'the path of "{endpoint}" has {bytes_found} bytes, wanted 1 to {IPC_PATH_BYTES_MAX}',
-            )
-        return
-    match = re.fullmatch(r"tcp://(.+):(\d{1,5}|\*)", endpoint)
-    if not match:
-        raise AssayError(Status.INVALID_ARGUMENT, f'endpoint "{endpoint}" is neither ipc://PATH nor tcp://ADDRESS:PORT')
-    if not curve and not re.fullmatch(r"127(\.\d{1,3}){3}", match.group(1)):
-        raise AssayError(
-            Status.PERMISSION_DENIED,
-            f'endpoint "{endpoint}" is not a loopback address (127.x.y.z): any other '
-            "needs CURVE keys, and none are set",
-        )
-
-
-def check_bind(endpoint: str, curve: Curve | None) -> None:
+def check_bind(address: Address) -> None:
     """What must hold before a bind: for ipc a directory that is ours alone, and nobody listening on the path."""
-    check_endpoint(endpoint, curve)
-    if not endpoint.startswith("ipc://"):
+    if not address.is_ipc:
         return
-    path = endpoint[len("ipc://") :]
+    path = address.text[len("ipc://") :]
     folder = os.path.dirname(path) or "."
     try:
         found = os.stat(folder)
@@ -184,10 +153,10 @@ def check_bind(endpoint: str, curve: Curve | None) -> None:
         )
     with socket.socket(socket.AF_UNIX) as probe:
         if probe.connect_ex(path) == 0:
-            raise AssayError(Status.UNAVAILABLE, f"address in use: a running process listens on {endpoint}")
+            raise AssayError(Status.UNAVAILABLE, f"address in use: a running process listens on {address.text}")
 
 
-def open_socket(context: zmq.Context, kind: int, linger_ms: int, curve: Curve | None) -> zmq.Socket:
+def open_socket(context: zmq.Context, kind: int, linger_ms: int) -> zmq.Socket:
     opened = context.socket(kind)
     for option, value in (
         (zmq.LINGER, linger_ms),
@@ -205,14 +174,17 @@ def open_socket(context: zmq.Context, kind: int, linger_ms: int, curve: Curve | 
         opened.setsockopt(option, value)
     if kind == zmq.ROUTER:
         opened.setsockopt(zmq.ROUTER_MANDATORY, 1)
-    if curve:
-        opened.setsockopt(zmq.CURVE_PUBLICKEY, curve.public_key)
-        opened.setsockopt(zmq.CURVE_SECRETKEY, curve.secret_key)
-        if kind == zmq.ROUTER:
-            opened.setsockopt(zmq.CURVE_SERVER, 1)
-        else:
-            opened.setsockopt(zmq.CURVE_SERVERKEY, curve.server_key)
     return opened
+
+
+def use_key(opened: zmq.Socket, key: Key, server_key: bytes) -> None:
+    """Makes a client's or, without a server's key, a server's socket one of CURVE."""
+    opened.setsockopt(zmq.CURVE_PUBLICKEY, key.public)
+    opened.setsockopt(zmq.CURVE_SECRETKEY, key.secret)
+    if server_key:
+        opened.setsockopt(zmq.CURVE_SERVERKEY, server_key)
+    else:
+        opened.setsockopt(zmq.CURVE_SERVER, 1)
 
 
 class Waker:

@@ -5,16 +5,15 @@ from __future__ import annotations
 import argparse
 import logging
 import os
-import pathlib
 import signal
 import sys
 import threading
 import time
 from collections.abc import Sequence
 
-from ..client import default_endpoint
+from ..client import data_dir, default_endpoint
 from ..errors import AssayError, Status
-from ..wire import Curve
+from ..security import read_public_key, read_secret_key, with_server_key
 from .worker import Worker, WorkerOptions
 
 DTYPES = ("auto", "f32", "bf16", "f16")
@@ -68,9 +67,8 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     )
     _add(parser, "batch", "chunks of one forward pass, 16 on cuda, else 1", type=_positive, metavar="N")
     _add(parser, "threads", "threads that compute on the CPU", type=_positive, metavar="N")
-    _add(parser, "curve-public-key", "this worker's public key, 40 characters of Z85", metavar="KEY")
-    _add(parser, "curve-secret-key-file", "file with its secret key", metavar="FILE")
-    _add(parser, "curve-server-key", "the servers' public key", metavar="KEY")
+    _add(parser, "key", "secret key file to connect with, as assay keygen writes it", metavar="FILE")
+    _add(parser, "server-public-key", "public key file of the coordinator, if the endpoint has no key", metavar="FILE")
     options = parser.parse_args(arguments)
     if not options.precision:
         parser.error("--precision: a scheme is wanted, as fp32")
@@ -78,29 +76,22 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         parser.error(f"--dtype: found '{options.dtype}', wanted one of {', '.join(DTYPES)}")
     if options.batch is None:
         options.batch = 16 if options.device.startswith("cuda") else 1
-    if options.coordinator is None:
-        options.coordinator = default_endpoint(options.data)
+    options.coordinator = options.coordinator or default_endpoint(options.data)
     return options
 
 
-def _curve_of(options: argparse.Namespace) -> Curve | None:
-    given = [options.curve_public_key, options.curve_secret_key_file, options.curve_server_key]
-    if not any(given):
-        return None
-    if not all(given):
-        raise AssayError(
-            Status.INVALID_ARGUMENT, "CURVE needs all of its three keys: own public, own secret, the servers' public"
-        )
-    secret = pathlib.Path(options.curve_secret_key_file).read_text(encoding="ascii").strip()
-    return Curve(options.curve_public_key.encode(), secret.encode(), options.curve_server_key.encode())
-
-
 def _listen_of(options: argparse.Namespace) -> str:
+    """A socket in the stack's directory, or in one of our own where the coordinator is elsewhere."""
     if options.listen:
         return options.listen
-    if options.coordinator.startswith("ipc://"):
-        return f"{os.path.dirname(options.coordinator)}/transformers-{os.getpid()}.sock"
-    return "tcp://127.0.0.1:*"
+    local = options.coordinator.split(",")[0]
+    home = (
+        os.path.dirname(local[len("ipc://") :])
+        if local.startswith("ipc://")
+        else os.path.join(data_dir(options.data), "run")
+    )
+    os.makedirs(home, mode=0o700, exist_ok=True)
+    return f"ipc://{home}/transformers-{os.getpid()}.sock"
 
 
 def _log_to_stderr() -> None:
@@ -125,8 +116,10 @@ def _run(options: argparse.Namespace) -> int:
             f"the worker needs torch and transformers (pip install 'plugins/python[worker]'): {error}",
         ) from error
     engine = TransformersEngine(options.precision, options.device, options.dtype, options.batch, options.threads or 0)
+    key = read_secret_key(options.key) if options.key else None
+    server = read_public_key(options.server_public_key) if options.server_public_key else None
     settings = WorkerOptions(
-        options.coordinator, _listen_of(options), options.precision, options.batch, _curve_of(options)
+        with_server_key(options.coordinator, server), _listen_of(options), options.precision, options.batch, key
     )
     worker = Worker(settings, engine)
     logging.getLogger("assay.worker").info(

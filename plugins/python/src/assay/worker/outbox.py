@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from ..channel import Channel
 from ..errors import AssayError, Status
 from ..schemas import pb
-from ..wire import Curve
+from ..security import Key
 from .lease import Lease
 from .putting import Putter, Record, again_and_again
 
@@ -43,11 +43,11 @@ class Batch:
 class Outbox:
     """`coordinator` stays the caller's."""
 
-    def __init__(self, coordinator: Channel, numerics_id: str, curve: Curve | None):
+    def __init__(self, coordinator: Channel, numerics_id: str, key: Key | None):
         self.sent = 0  # records that an evaluator has acknowledged
         self._coordinator = coordinator
         self._hurried = threading.Event()
-        self._putter = Putter(numerics_id, curve, self._hurried)
+        self._putter = Putter(numerics_id, key, self._hurried)
         self._queue: queue.Queue[Batch | None] = queue.Queue(BATCHES_MAX)
         self._thread = threading.Thread(target=self._run, name="assay-outbox", daemon=True)
         self._thread.start()

@@ -12,7 +12,7 @@ from typing import Any, Callable, TypeVar
 from ..channel import Channel
 from ..errors import AssayError, Status
 from ..schemas import pb
-from ..wire import Curve
+from ..security import Key
 from .lease import Lease
 from .member import jittered
 from .shards import ShardMap, read_map
@@ -64,9 +64,9 @@ def again_and_again(attempt: Callable[[], Answer], hurried: threading.Event) -> 
 class Putter:
     """Connections to evaluators. One thread calls `put_all`; `cancel_all` may come from any."""
 
-    def __init__(self, numerics_id: str, curve: Curve | None, hurried: threading.Event):
+    def __init__(self, numerics_id: str, key: Key | None, hurried: threading.Event):
         self._numerics_id = numerics_id
-        self._curve = curve
+        self._key = key
         self._hurried = hurried
         self._lock = threading.Lock()
         self._channels: dict[str, Channel] = {}
@@ -123,7 +123,7 @@ class Putter:
     def _channel(self, endpoint: str) -> Channel:
         with self._lock:
             if endpoint not in self._channels:
-                self._channels[endpoint] = Channel(endpoint, self._curve)
+                self._channels[endpoint] = Channel(endpoint, self._key)
             return self._channels[endpoint]
 
     def _call(self, lease: Lease, endpoint: str, request: Any, data: Sequence[bytes], deadline_s: float) -> Any:

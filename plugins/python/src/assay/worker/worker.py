@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from ..channel import Channel
 from ..errors import AssayError, Status
 from ..schemas import pb
+from ..security import Key
 from ..server import Server
-from ..wire import Curve
 from .engine import Engine, Sequence
 from .lease import CHUNKS_MAX, Chunk, Lease, read_lease
 from .member import Member, jittered
@@ -35,7 +35,7 @@ class WorkerOptions:
     listen: str  # where this worker's Health is served
     precision: str  # the scheme it runs: "fp32"
     batch: int = 1  # chunks of one forward pass, all of one length
-    curve: Curve | None = None
+    key: Key | None = None
 
 
 def batches_of(chunks: tuple[Chunk, ...], most: int) -> Iterator[list[Chunk]]:
@@ -67,10 +67,10 @@ class Worker:
         self._loaded = b""
         self._backoff = 0.0
         self._stopping = threading.Event()
-        self._server = Server(options.listen, curve=options.curve)
-        self._leasing = Channel(options.coordinator, options.curve)
-        self._coordinator = Channel(options.coordinator, options.curve)
-        self._outbox = Outbox(self._coordinator, engine.numerics_id, options.curve)
+        self._server = Server(options.listen)
+        self._leasing = Channel(options.coordinator, options.key)
+        self._coordinator = Channel(options.coordinator, options.key)
+        self._outbox = Outbox(self._coordinator, engine.numerics_id, options.key)
         registration = pb.RegisterRequest(
             kind=pb.SERVICE_KIND_INFERENCE,
             endpoint=self._server.endpoint,
