@@ -18,6 +18,8 @@ need(("zmq", "google.protobuf"), "tools/install_deps.sh --checks installs them",
 from stack import BIN, CORPUS, MODEL, Directory, Stack, assay, check, finish, wait_for  # noqa: E402
 
 from assay import AssayError, Client, Status, pb, read_public_key, read_secret_key, with_server_key  # noqa: E402  (on the path since need())
+from assay.worker.artifacts import find_artifact  # noqa: E402
+from assay.worker.lease import Variant  # noqa: E402
 
 TOY = os.path.join(os.path.dirname(os.path.abspath(__file__)), "toy_worker.py")
 JOB = {"model": MODEL, "variants": ["int8"], "corpus": CORPUS, "chunks": 6}
@@ -104,6 +106,24 @@ def check_plain(client, data):
             score.record_dtype == pb.DTYPE_F16 and score.record_kl_error_n > 0, "chunks are measured for what f16 costs"
         )
         check(reference.stop() == 0 and variant.stop() == 0, "SIGTERM ends both well")
+
+
+def check_fetch(client, data):
+    """An artifact whose directory is not visible is fetched from the quantizer, whole."""
+    job = client.wait(client.submit(JOB))
+    services = client.workers()
+    quantizer = next(s for s in services if s.registration.kind == pb.SERVICE_KIND_QUANTIZER).registration.endpoint
+    for result in job.results:
+        there, label = result.variant.artifact_dir, result.variant.label
+        variant = Variant(result.variant.variant_id, label, "", label, "/nowhere", quantizer)
+        here = find_artifact(variant, os.path.join(data, "own"), None, lambda: False)
+        check(sorted(os.listdir(here)) == sorted(os.listdir(there)), f"{label}: all files of the artifact come")
+        for name in os.listdir(here):
+            with open(os.path.join(here, name), "rb") as found, open(os.path.join(there, name), "rb") as wanted:
+                check(found.read() == wanted.read(), f"{name} has the same bytes")
+        check(find_artifact(variant, os.path.join(data, "own"), None, lambda: True) == here, "a copy that is there is used")
+    left = [name for name in os.listdir(os.path.join(data, "own")) if name.startswith(".")]
+    check(not left, "nothing half-made is left")
 
 
 def text(part):
@@ -226,6 +246,7 @@ with Directory() as folder, Stack(folder, "--external", "all") as up, Client(dat
     check_plain(user, folder)
     fails(user, folder, "refuses", Status.FAILED_PRECONDITION, "the toy does not like")
     fails(user, folder, "nan", Status.INVALID_ARGUMENT, "not finite")
+    check_fetch(user, folder)
     wait_for(lambda: not up.service("inference"), 10, "the former workers are known to be gone: they count in shares")
     check_drain(user, folder)
     check_kills(user, folder, up)

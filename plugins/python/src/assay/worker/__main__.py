@@ -119,7 +119,12 @@ def _run(options: argparse.Namespace) -> int:
     key = read_secret_key(options.key) if options.key else None
     server = read_public_key(options.server_public_key) if options.server_public_key else None
     settings = WorkerOptions(
-        with_server_key(options.coordinator, server), _listen_of(options), options.precision, options.batch, key
+        coordinator=with_server_key(options.coordinator, server),
+        listen=_listen_of(options),
+        precision=options.precision,
+        cache_dir=str(data_dir(options.data) / "artifacts"),
+        batch=options.batch,
+        key=key,
     )
     worker = Worker(settings, engine)
     logging.getLogger("assay.worker").info(

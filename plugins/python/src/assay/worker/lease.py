@@ -25,6 +25,7 @@ class Variant:
     compute: str  # "f32", "bf16"; empty: the scheme's own
     label: str  # "int8", "fp32:compute=bf16"
     artifact_dir: str
+    artifact_endpoint: str = ""  # who serves it to those who do not see that directory
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,14 @@ def _variant_of(message: Any) -> Variant:
     if len(message.variant_id) != KEY_BYTES or not message.spec.scheme or not message.artifact_dir:
         raise _wrong("has no whole variant: an id of 32 bytes, a scheme and artifact_dir are wanted")
     label = message.label or label_of(message.spec)
-    return Variant(message.variant_id, message.spec.scheme, message.spec.compute, label, message.artifact_dir)
+    return Variant(
+        message.variant_id,
+        message.spec.scheme,
+        message.spec.compute,
+        label,
+        message.artifact_dir,
+        message.artifact_endpoint,
+    )
 
 
 def read_lease(service_id: int, reply: Reply) -> Lease | None:

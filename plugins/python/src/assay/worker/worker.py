@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
 import time
@@ -13,6 +14,7 @@ from ..errors import AssayError, Status
 from ..schemas import pb
 from ..security import Key
 from ..server import Server
+from .artifacts import find_artifact
 from .engine import Engine, Sequence
 from .lease import CHUNKS_MAX, Chunk, Lease, read_lease
 from .member import Member, jittered
@@ -34,6 +36,7 @@ class WorkerOptions:
     coordinator: str  # endpoint
     listen: str  # where this worker's Health is served
     precision: str  # the scheme it runs: "fp32"
+    cache_dir: str = ""  # where artifacts go that are fetched; empty: only visible ones are run
     batch: int = 1  # chunks of one forward pass, all of one length
     key: Key | None = None
 
@@ -209,11 +212,12 @@ class Worker:
             return
         self._loaded = b""
         started = time.monotonic()
-        self._engine.load(variant)
+        found = find_artifact(variant, self._options.cache_dir, self._options.key, self._stopping.is_set)
+        self._engine.load(dataclasses.replace(variant, artifact_dir=found))
         self._loaded = variant.variant_id
         self.models_loaded += 1
         wall_ms = (time.monotonic() - started) * 1000
-        log.info("model loaded variant=%s dir=%s wall_ms=%d", variant.label, variant.artifact_dir, wall_ms)
+        log.info("model loaded variant=%s dir=%s wall_ms=%d", variant.label, found, wall_ms)
 
     def _run_batch(self, loan: Loan, chunks: list[Chunk]) -> None:
         started = time.monotonic()
