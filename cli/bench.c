@@ -1,4 +1,4 @@
-/* Speed and memory of the engine, of scoring and of quantizing, beside the machine's own peak. */
+/* Speed and memory of the engine, of scoring, of generating and of quantizing, beside the machine's own peak. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -6,6 +6,7 @@
 #include <time.h>
 #include <unistd.h>
 
+#include "cli/bench_decode.h"
 #include "cli/bench_model.h"
 #include "cli/bench_quantize.h"
 #include "cli/commands.h"
@@ -279,10 +280,15 @@ static enum assay_status quantize(struct bench *b)
     return status == ASSAY_OK ? bench_quantize(b->pool, &b->shape, b->dir, b->result, b->err) : status;
 }
 
+static enum assay_status decode(struct bench *b)
+{
+    return bench_decode(b->pool, b->kernels, &b->shape, b->result, b->err);
+}
+
 static const struct {
     const char *name;
     enum assay_status (*run)(struct bench *b);
-} benches[] = {{"engine", bench_engine}, {"score", bench_score}, {"quantize", quantize}};
+} benches[] = {{"engine", bench_engine}, {"score", bench_score}, {"decode", decode}, {"quantize", quantize}};
 
 static enum assay_status read_shape(const char *text, struct assay_model_config *ret, struct assay_err *err)
 {
@@ -379,7 +385,7 @@ int assay_command_bench(int argc, char **argv)
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print JSON"},
     };
     const struct assay_command command = {
-        .usage = "assay " NAME " engine|score|quantize [OPTIONS]",
+        .usage = "assay " NAME " engine|score|decode|quantize [OPTIONS]",
         .summary = "Measures speed and memory beside this machine's own peak; times are medians of CPU time.",
         .settings = settings,
         .settings_count = ASSAY_COUNT(settings),
@@ -395,7 +401,7 @@ int assay_command_bench(int argc, char **argv)
     for (size_t i = 0; i < ASSAY_COUNT(benches); i++)
         known |= strcmp(benches[i].name, what) == 0;
     if (!known) {
-        assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "found '%.40s', wanted engine, score or quantize", what);
+        assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "found '%.40s', wanted engine, score, decode or quantize", what);
         return assay_say_setting_failure(NAME, &err);
     }
     struct bench bench = {.threads = (size_t)threads, .parent = dir, .err = &err};

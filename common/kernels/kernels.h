@@ -15,6 +15,29 @@
 /* exp: largest relative error where the result is a normal float. */
 #define ASSAY_EXP_REL 1.2e-7
 
+enum assay_weights {
+    ASSAY_WEIGHTS_F32,
+    ASSAY_WEIGHTS_BF16,
+    ASSAY_WEIGHTS_F16,
+    ASSAY_WEIGHTS_I8,     /* code * scale of the row */
+    ASSAY_WEIGHTS_TABLE4, /* table[code] * scale of the group */
+    ASSAY_WEIGHTS_INT4    /* (code - zero of the group) * scale of the group */
+};
+
+/* One or two rows of A times some panels of W side by side, from W as it is stored, for k values of which no panel's
+ * scales change: c[r][j] goes on from what it holds, as in `tile`. */
+struct assay_decode {
+    enum assay_weights type;
+    size_t rows, panels; /* rows 1 or 2; panels 1 or decode_panels / rows */
+    size_t k, lda, ldc;
+    const float *a;
+    const void *data;               /* the first panel's first value of these k */
+    size_t step_bytes, panel_bytes; /* from one k and one panel to the next */
+    const float *scales, *zeros;    /* [panels, 32]; NULL where W has none */
+    const float *table;             /* [16] */
+    float *c;                       /* [rows, panels * 32] */
+};
+
 struct assay_gemm_ops {
     size_t tile_rows; /* at most ASSAY_TILE_ROWS_MAX */
     /* c[r][j] = start + sum over kk of a[kk * tile_rows + r] * b[kk * 32 + j], one chain of fused multiply-adds in
@@ -36,6 +59,9 @@ struct assay_gemm_ops {
     void (*to_bf16)(size_t k, size_t width, const float *src, void *dst);
     /* As `tile`, with operands that to_bf16 wrote; each step's result that is subnormal becomes a zero of its sign. */
     void (*tile_bf16)(size_t rows, size_t k, const void *a, const void *b, float *c, size_t ldc, bool go_on);
+
+    size_t decode_panels; /* at most 4 */
+    void (*decode)(const struct assay_decode *d);
 };
 
 /* One row each, n >= 1. Sums run over 16 lanes (element i in lane i % 16), then lane i + lane i + 8, + 4, + 2, + 1. */
@@ -84,15 +110,6 @@ enum assay_status assay_kernels_select(const struct assay_kernels **ret, struct 
 double assay_kernels_peak(const struct assay_kernels *kernels, bool bf16);
 
 /* --- products --- */
-
-enum assay_weights {
-    ASSAY_WEIGHTS_F32,
-    ASSAY_WEIGHTS_BF16,
-    ASSAY_WEIGHTS_F16,
-    ASSAY_WEIGHTS_I8,     /* code * scale of the row */
-    ASSAY_WEIGHTS_TABLE4, /* table[code] * scale of the group */
-    ASSAY_WEIGHTS_INT4    /* (code - zero of the group) * scale of the group */
-};
 
 /* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j; of 4-bit codes, byte j <
  * 16 of the 16 at (p * k + kk) * 16 has rows j (low half) and j + 16. Rows beyond n are zeros. */

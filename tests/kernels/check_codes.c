@@ -7,9 +7,9 @@
 #include "tests/kernels/check_support.h"
 
 /* m, n, k, group. Groups that divide a row, that do not, and that are longer than one. */
-static const size_t shapes[][4] = {{1, 1, 1, 64},      {3, 33, 64, 64},  {5, 64, 96, 64},
-                                   {15, 40, 172, 64},  {2, 31, 513, 32}, {7, 70, 1100, 64},
-                                   {29, 32, 128, 128}, {4, 3, 33, 4096}, {16, 96, 576, 128}};
+static const size_t shapes[][4] = {{1, 1, 1, 64},      {3, 33, 64, 64},   {5, 64, 96, 64},    {15, 40, 172, 64},
+                                   {2, 31, 513, 32},   {7, 70, 1100, 64}, {29, 32, 128, 128}, {4, 3, 33, 4096},
+                                   {16, 96, 576, 128}, {1, 300, 172, 64}, {2, 300, 192, 64}};
 
 static size_t random_below(size_t n)
 {

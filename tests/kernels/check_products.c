@@ -9,9 +9,9 @@
 static const enum assay_dtype dtypes[] = {ASSAY_F32, ASSAY_BF16, ASSAY_F16, ASSAY_I8};
 
 /* m, n, k: whole and ragged tiles, panels and blocks of k (512), and the sizes of tiny models. */
-static const size_t shapes[][3] = {{1, 1, 1},     {1, 32, 16},   {2, 33, 31},  {5, 64, 64},
-                                   {12, 32, 512}, {13, 31, 513}, {7, 172, 96}, {25, 96, 172},
-                                   {24, 64, 520}, {193, 40, 33}, {4, 5, 1100}};
+static const size_t shapes[][3] = {{1, 1, 1},     {1, 32, 16},  {2, 33, 31},   {5, 64, 64},   {12, 32, 512},
+                                   {13, 31, 513}, {7, 172, 96}, {25, 96, 172}, {24, 64, 520}, {193, 40, 33},
+                                   {4, 5, 1100},  {1, 300, 70}, {2, 300, 70}};
 
 /* Random weights of a dtype, at an odd address. */
 static struct weights weights_new(enum assay_dtype dtype, size_t n, size_t k)

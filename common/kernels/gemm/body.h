@@ -1,5 +1,6 @@
 /* The products' inner loops, written once over lanes.h. The including file defines TILE_ROWS and TILE_LANES: an
  * accumulator of TILE_ROWS x TILE_LANES lanes has to fit the registers. */
+#include "common/kernels/gemm/decode.h"
 #include "common/kernels/kernels.h"
 #include "common/kernels/lanes.h"
 
@@ -208,5 +209,5 @@ static void tile_bf16(size_t rows, size_t k, const void *a, const void *b, float
     {                                                                                                                  \
         .tile_rows = TILE_ROWS, .tile = tile, .unpack_bf16 = unpack_bf16, .unpack_f16 = unpack_f16,                    \
         .unpack_i8 = unpack_i8, .unpack_table4 = unpack_table4, .unpack_int4 = unpack_int4, .bf16_bytes = BF16_BYTES,  \
-        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16                                                                     \
+        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16, .decode_panels = ABREAST, .decode = decode                         \
     }

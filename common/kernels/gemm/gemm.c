@@ -3,6 +3,7 @@
  * next. */
 #include <string.h>
 
+#include "common/kernels/gemm/decode_rows.h"
 #include "common/kernels/kernels.h"
 
 /* Values of k and rows of A at a time: a panel (64 KB) and the block of A (up to 384 KB) stay in a core's L2. Unpacking
@@ -72,9 +73,8 @@ void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, s
     }
 }
 
-/* Scales (and zeros) of the rows of a panel at column kk. Rows beyond n have a scale of 0. */
-static void gather_group(const struct assay_panels *w, size_t panel, size_t kk, float scales[ASSAY_PANEL],
-                         float zeros[ASSAY_PANEL])
+void assay_panels_group(const struct assay_panels *w, size_t panel, size_t kk, float scales[ASSAY_PANEL],
+                        float zeros[ASSAY_PANEL])
 {
     size_t first = panel * ASSAY_PANEL, rows = ASSAY_MIN(w->n - first, (size_t)ASSAY_PANEL);
     bool even = w->row_span % w->group == 0;
@@ -93,7 +93,7 @@ static void unpack_codes(const struct product *p, size_t panel, size_t begin, si
     float scales[ASSAY_PANEL], zeros[ASSAY_PANEL];
     for (size_t kk = begin, next; kk < begin + depth; kk = next) {
         next = ASSAY_MIN(kk - kk % w->step + w->step, begin + depth);
-        gather_group(w, panel, kk, scales, zeros);
+        assay_panels_group(w, panel, kk, scales, zeros);
         const uint8_t *src = codes + (kk - begin) * (ASSAY_PANEL / 2);
         float *to = dst + (kk - begin) * ASSAY_PANEL;
         if (w->type == ASSAY_WEIGHTS_TABLE4)
@@ -263,6 +263,10 @@ static void multiply(struct assay_pool *pool, struct product p)
 void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                 const struct assay_panels *w, const float *bias, float *c, size_t ldc)
 {
+    if (m >= 1 && m <= ASSAY_DECODE_ROWS_MAX && w->n > 0) {
+        assay_gemm_rows(kernels->gemm, pool, m, a, lda, w, bias, c, ldc);
+        return;
+    }
     multiply(pool, (struct product){
                        .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c});
 }
