@@ -51,7 +51,9 @@ enum assay_status assay_remote_call(struct assay_remote *remote, enum assay_coor
                                     const ProtobufCMessage *request, int64_t deadline_ms, struct assay_reply **ret,
                                     struct assay_err *err)
 {
-    struct assay_call_options options = {.deadline_ms = deadline_ms};
+    bool only_reads = method == ASSAY_COORDINATOR_LIST_SERVICES || method == ASSAY_COORDINATOR_GET_JOB ||
+                      method == ASSAY_COORDINATOR_LIST_JOBS || method == ASSAY_COORDINATOR_PLAN_JOB;
+    struct assay_call_options options = {.deadline_ms = deadline_ms, .retry = only_reads ? &assay_retry_default : NULL};
     return assay_call_unary(remote->client, &assay__v1__coordinator__descriptor, method, request, &options, ret, err);
 }
 

@@ -470,6 +470,12 @@ static void cancel(struct assay_client *client, bool all, const void *owner)
     for (struct assay_client_call *call = client->calls; call; call = call->next)
         if (all || call->owner == owner)
             assay_client_call_end(call, ASSAY_CANCELLED, "%s: cancelled", call->method);
+    for (struct assay_client_pause *pause = client->pauses; pause; pause = pause->next) {
+        if (all || pause->owner == owner) {
+            pause->cancelled = true;
+            pthread_cond_broadcast(&pause->changed);
+        }
+    }
 }
 
 /* Tells the server what nobody waits for any more, and leaves the loop. */

@@ -7,7 +7,9 @@
 
 #include "common/wire/attachment.h"
 #include "common/wire/loop.h"
+#include "common/wire/retry.h"
 
+struct assay_call;
 struct assay_client;
 struct assay_reply;
 struct assay_stream;
@@ -31,6 +33,12 @@ struct assay_call_options {
     const struct assay_attachment *attachments; /* taken over, whatever the outcome */
     size_t attachments_count;
     const void *owner; /* for assay_client_cancel_owned, may be NULL */
+    /* The call that is being answered by this one, or NULL: the time it has left bounds this one, its trace id is this
+     * one's unless another is given, and this one ends soon after it was cancelled. It outlives this one. */
+    const struct assay_call *parent;
+    /* Unary calls that may be carried out twice: when to try again; NULL: never. The deadline covers all attempts. A
+     * call with attachments, which are given away, is tried once. */
+    const struct assay_retry_policy *retry;
 };
 
 /* A unary call: descriptor->methods[method]. On OK, *ret holds the reply; assay_reply_free ends it. `options` may be

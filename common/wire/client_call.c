@@ -9,11 +9,24 @@
 #include "common/obs/spans.h"
 #include "common/wire/client_internal.h"
 #include "common/wire/observer.h"
+#include "common/wire/server.h"
 
 struct assay_reply {
     ProtobufCMessage *message;
     struct assay_incoming *incoming;
 };
+
+/* A cancelled parent is noticed within that time. */
+#define PARENT_TURN_MS 50
+
+static void cond_init(pthread_cond_t *changed)
+{
+    pthread_condattr_t attributes;
+    pthread_condattr_init(&attributes);
+    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
+    pthread_cond_init(changed, &attributes);
+    pthread_condattr_destroy(&attributes);
+}
 
 static void set_options(struct assay_client_call *call, const struct assay_call_options *options)
 {
@@ -26,6 +39,14 @@ static void set_options(struct assay_client_call *call, const struct assay_call_
         call->deadline_ms = call->started_ms + options->deadline_ms;
     call->wait_for_ready = options->wait_for_ready;
     call->owner = options->owner;
+    call->parent = options->parent;
+    if (call->parent) {
+        int64_t left_ms = assay_call_time_left_ms(call->parent);
+        if (left_ms < INT64_MAX / 4)
+            call->deadline_ms = ASSAY_MIN(call->deadline_ms, call->started_ms + left_ms);
+        if (assay_call_trace_id(call->parent)[0])
+            strcpy(call->trace_id, assay_call_trace_id(call->parent));
+    }
     if (options->trace_id && strlen(options->trace_id) == ASSAY_WIRE_TRACE_DIGITS)
         memcpy(call->trace_id, options->trace_id, ASSAY_WIRE_TRACE_DIGITS);
 }
@@ -40,11 +61,7 @@ static struct assay_client_call *call_new(struct assay_client *client, const cha
     set_options(call, options);
     call->client = client;
     call->in_tail = &call->in_head;
-    pthread_condattr_t attributes;
-    pthread_condattr_init(&attributes);
-    pthread_condattr_setclock(&attributes, CLOCK_MONOTONIC);
-    pthread_cond_init(&call->changed, &attributes);
-    pthread_condattr_destroy(&attributes);
+    cond_init(&call->changed);
     return call;
 }
 
@@ -121,16 +138,30 @@ enum assay_status assay_client_call_open(struct assay_client *client, const Prot
     return ASSAY_OK;
 }
 
+/* The call that this one is for has ended: nobody waits for this one. */
+static void follow_parent(struct assay_client_call *call)
+{
+    if (!call->parent || call->ended || !assay_call_cancelled(call->parent))
+        return;
+    bool late = assay_call_time_left_ms(call->parent) == 0;
+    assay_client_call_end(call, late ? ASSAY_DEADLINE_EXCEEDED : ASSAY_CANCELLED, "%s: the call that it was for %s",
+                          call->method, late ? "has no time left" : "was cancelled");
+}
+
 bool assay_client_call_wait(struct assay_client_call *call, int64_t until_ms)
 {
-    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
-    while (!call->ended && !(call->stream && call->in_head)) {
-        if (until_ms == INT64_MAX)
+    for (;;) {
+        follow_parent(call);
+        if (call->ended || (call->stream && call->in_head))
+            return true;
+        int64_t turn_ms = call->parent ? ASSAY_MIN(until_ms, assay_now_ms() + PARENT_TURN_MS) : until_ms;
+        struct timespec until = {.tv_sec = turn_ms / 1000, .tv_nsec = turn_ms % 1000 * 1000000};
+        if (turn_ms == INT64_MAX)
             pthread_cond_wait(&call->changed, &call->client->lock);
-        else if (pthread_cond_timedwait(&call->changed, &call->client->lock, &until) == ETIMEDOUT)
+        else if (pthread_cond_timedwait(&call->changed, &call->client->lock, &until) == ETIMEDOUT &&
+                 assay_now_ms() >= until_ms)
             return call->ended || (call->stream && call->in_head);
     }
-    return true;
 }
 
 /* Locked. A stream that its owner leaves before its end is cancelled. */
@@ -212,10 +243,10 @@ void assay_reply_free(struct assay_reply *reply)
     free(reply);
 }
 
-enum assay_status assay_call_unary(struct assay_client *client, const ProtobufCServiceDescriptor *descriptor,
-                                   unsigned method, const ProtobufCMessage *request,
-                                   const struct assay_call_options *options, struct assay_reply **ret,
-                                   struct assay_err *err)
+static enum assay_status attempt(struct assay_client *client, const ProtobufCServiceDescriptor *descriptor,
+                                 unsigned method, const ProtobufCMessage *request,
+                                 const struct assay_call_options *options, struct assay_reply **ret,
+                                 struct assay_err *err)
 {
     struct assay_client_call *call;
     enum assay_status status = assay_client_call_open(client, descriptor, method, request, options, 0, &call, err);
@@ -236,4 +267,62 @@ enum assay_status assay_call_unary(struct assay_client *client, const ProtobufCS
         return assay_reply_new(incoming, descriptor->methods[method].output, ret, err);
     assay_incoming_free(incoming);
     return status;
+}
+
+/* Waits before another attempt. False: cancelled, the client is gone, or out of memory. */
+static bool pause_ms(struct assay_client *client, const struct assay_call_options *options, int64_t ms)
+{
+    int64_t until_ms = assay_now_ms() + ms;
+    struct timespec until = {.tv_sec = until_ms / 1000, .tv_nsec = until_ms % 1000 * 1000000};
+    struct assay_client_pause *pause = calloc(1, sizeof *pause);
+    if (!pause)
+        return false;
+    pause->owner = options->owner;
+    cond_init(&pause->changed);
+    pthread_mutex_lock(&client->lock);
+    pause->next = client->pauses;
+    client->pauses = pause;
+    client->references++;
+    while (!pause->cancelled && !client->closed && assay_now_ms() < until_ms)
+        pthread_cond_timedwait(&pause->changed, &client->lock, &until);
+    bool go_on = !pause->cancelled && !client->closed;
+    struct assay_client_pause **at = &client->pauses;
+    while (*at != pause)
+        at = &(*at)->next;
+    *at = pause->next;
+    pthread_mutex_unlock(&client->lock);
+    pthread_cond_destroy(&pause->changed);
+    free(pause);
+    assay_client_unref(client);
+    return go_on;
+}
+
+static bool may_retry(struct assay_client *client, const struct assay_retry_policy *policy, unsigned attempts,
+                      enum assay_status status)
+{
+    pthread_mutex_lock(&client->lock);
+    bool may = assay_retry_may(policy, &client->throttle, attempts, status);
+    pthread_mutex_unlock(&client->lock);
+    return may;
+}
+
+enum assay_status assay_call_unary(struct assay_client *client, const ProtobufCServiceDescriptor *descriptor,
+                                   unsigned method, const ProtobufCMessage *request,
+                                   const struct assay_call_options *options, struct assay_reply **ret,
+                                   struct assay_err *err)
+{
+    if (!options || !options->retry || options->attachments_count > 0)
+        return attempt(client, descriptor, method, request, options, ret, err);
+    struct assay_call_options again = *options;
+    int64_t until_ms = options->deadline_ms > 0 ? assay_now_ms() + options->deadline_ms : INT64_MAX;
+    for (unsigned attempts = 1;; attempts++) {
+        enum assay_status status = attempt(client, descriptor, method, request, &again, ret, err);
+        bool may = may_retry(client, options->retry, attempts, status);
+        int64_t backoff_ms = assay_retry_backoff_ms(options->retry, attempts, assay_jitter_random());
+        if (!may || (until_ms != INT64_MAX && assay_now_ms() + backoff_ms >= until_ms) ||
+            !pause_ms(client, options, backoff_ms))
+            return status;
+        if (until_ms != INT64_MAX)
+            again.deadline_ms = ASSAY_MAX(until_ms - assay_now_ms(), 1);
+    }
 }

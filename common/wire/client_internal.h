@@ -11,6 +11,14 @@
 /* What the loop has to send for a call. */
 enum { ASSAY_SEND_REQUEST = 1, ASSAY_SEND_CREDIT = 2, ASSAY_SEND_CANCEL = 4 };
 
+/* A thread that waits before it tries a call again. Under client->lock. */
+struct assay_client_pause {
+    struct assay_client_pause *next;
+    const void *owner;
+    bool cancelled;
+    pthread_cond_t changed;
+};
+
 /* One call, of a thread that waits or of a stream. Under client->lock, but what is fixed. */
 struct assay_client_call {
     struct assay_client *client; /* holds a reference */
@@ -19,6 +27,7 @@ struct assay_client_call {
     char trace_id[ASSAY_WIRE_TRACE_DIGITS + 1];
     bool stream, wait_for_ready;
     const void *owner;
+    const struct assay_call *parent;
     int64_t started_ms, deadline_ms; /* INT64_MAX: none */
     struct assay_outgoing *request;  /* until it is sent */
     bool sent;                       /* the server may know it */
@@ -51,6 +60,8 @@ struct assay_client {
     size_t references;
     bool closed; /* the loop is no longer to be touched */
     struct assay_client_call *calls;
+    struct assay_client_pause *pauses;
+    struct assay_throttle throttle;
     struct assay_client_call *queue_head, **queue_tail;
     uint64_t next_id;
     struct assay_wake wake;

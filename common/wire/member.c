@@ -3,7 +3,6 @@
 #include <pthread.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/random.h>
 #include <time.h>
 #include <unistd.h>
 
@@ -15,7 +14,6 @@
 /* Between attempts to register: doubled up to the ceiling, 20 % more or less, so that a fleet does not come at once. */
 #define BACKOFF_MS 100
 #define BACKOFF_MAX_MS 5000
-#define JITTER_PERCENT 20
 /* What a coordinator may ask for, and what it means when it asks for nothing. */
 #define HEARTBEAT_MIN_MS 10
 #define HEARTBEAT_MAX_MS 60000
@@ -72,11 +70,7 @@ static uint64_t id_now(struct assay_member *member, bool *ret_stopping)
 
 static int64_t jittered(int64_t ms)
 {
-    uint32_t random = 0;
-    if (getrandom(&random, sizeof random, GRND_NONBLOCK) != sizeof random)
-        random = (uint32_t)assay_now_us();
-    int64_t percent = 100 - JITTER_PERCENT + random % (2 * JITTER_PERCENT + 1);
-    return ms * percent / 100;
+    return assay_jitter_ms(ms, assay_jitter_random());
 }
 
 static unsigned method_index(const char *name)

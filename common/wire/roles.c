@@ -30,14 +30,14 @@ static const struct {
     {"assay.v1.Coordinator/ResumeJob", BIT(CLIENT)},
     {"assay.v1.Coordinator/RetryJob", BIT(CLIENT)},
     {"assay.v1.Coordinator/RemoveJob", BIT(CLIENT)},
-    {"assay.v1.Coordinator/WatchShards", BIT(WORKER)},
-    {"assay.v1.Coordinator/LeaveShards", BIT(WORKER)},
+    {"assay.v1.Coordinator/WatchShards", 0},
+    {"assay.v1.Coordinator/LeaveShards", 0},
     {"assay.v1.Work/Lease", BIT(WORKER)},
     {"assay.v1.Work/Complete", BIT(WORKER)},
     {"assay.v1.Records/Put", BIT(WORKER)},
     {"assay.v1.Records/Have", BIT(WORKER)},
-    {"assay.v1.Evaluator/Score", BIT(WORKER)}, /* evaluators score their shares for each other */
-    {"assay.v1.Shards/", BIT(WORKER)},
+    {"assay.v1.Evaluator/Score", 0}, /* the coordinator, and evaluators for each other: admins all */
+    {"assay.v1.Shards/", 0},
     {"assay.v1.Quantizer/Quantize", 0},
     {"assay.v1.Artifacts/", BIT(WORKER)},
     {"assay.v1.Cache/Stat", BIT(CLIENT)},

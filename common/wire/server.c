@@ -429,6 +429,14 @@ void assay_server_drain(struct assay_server *server)
     assay_server_set_serving(server, false);
 }
 
+size_t assay_server_unary_calls(const struct assay_server *server)
+{
+    size_t count = 0;
+    for (const struct assay_call *call = server->calls; call; call = call->next)
+        count += !call->stream && call->peer;
+    return count;
+}
+
 void assay_server_set_limits(struct assay_server *server, const struct assay_server_limits *limits)
 {
     server->limits = *limits;

@@ -47,6 +47,8 @@ void assay_server_set_serving(struct assay_server *server, bool serving);
 /* Loop thread: NOT_SERVING, and new calls are answered UNAVAILABLE, but those of Health and Reflection. Calls under way
  * go on. */
 void assay_server_drain(struct assay_server *server);
+/* Loop thread: unary calls that are not answered. Streams end when their handlers do, or with the server. */
+size_t assay_server_unary_calls(const struct assay_server *server);
 
 /* Any thread: what was set last, and when (monotonic) the loop last looked after its peers, as it does every second. */
 bool assay_server_is_serving(const struct assay_server *server);

@@ -4,13 +4,17 @@
 #include <sodium/core.h>
 #include <stdio.h>
 #include <string.h>
+#include <time.h>
 #include <unistd.h>
 
+#include "common/base/clock.h"
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
 
 #define OBSERVE_SETTINGS 5
+/* How long calls under way may take to be answered after a shutdown began, beside what a service gives its own work. */
+#define ANSWER_MS 2000
 
 static enum assay_status parse(const struct assay_service_program *program, struct assay_service_process *service,
                                int argc, char **argv, enum assay_settings_outcome *ret, struct assay_err *err)
@@ -211,9 +215,33 @@ static enum assay_status start(const struct assay_service_program *program, stru
     return status;
 }
 
-static void stop_serving(void *server)
+static void drain_server(void *server)
 {
-    assay_server_set_serving(server, false);
+    assay_server_drain(server);
+}
+
+struct unary_calls {
+    const struct assay_server *server;
+    size_t count;
+};
+
+static void count_calls(void *arg)
+{
+    struct unary_calls *calls = arg;
+    calls->count = assay_server_unary_calls(calls->server);
+}
+
+/* Calls under way are answered, as far as that takes no longer than a moment. */
+static void await_calls(struct assay_service_process *service)
+{
+    const struct timespec pause = {.tv_nsec = 10 * 1000000};
+    struct unary_calls calls = {.server = service->server, .count = 1};
+    int64_t until_ms = assay_now_ms() + ANSWER_MS;
+    while (calls.count > 0 && assay_now_ms() < until_ms) {
+        assay_loop_call(service->loop, count_calls, &calls);
+        if (calls.count > 0)
+            nanosleep(&pause, NULL);
+    }
 }
 
 static void free_server(void *server)
@@ -224,9 +252,10 @@ static void free_server(void *server)
 static void stop(const struct assay_service_program *program, struct assay_service_process *service)
 {
     if (service->loop_runs) {
-        assay_loop_call(service->loop, stop_serving, service->server);
+        assay_loop_call(service->loop, drain_server, service->server);
         if (program->drain)
             program->drain(service);
+        await_calls(service);
     }
     assay_observe_close(service->observe);
     assay_member_stop(service->member);

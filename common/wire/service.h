@@ -3,8 +3,8 @@
  *
  * Order: settings, check, data directory, pool, loop, open, server, client of the coordinator, prepare, the loop runs,
  * start, membership, begin. The pages of --http open before the loop runs. On SIGTERM or SIGINT: leave; then (or when a
- * step failed, for what was done of it) Health says NOT_SERVING, drain, the pages close, membership ends, clients and
- * server are freed, the loop ends, close. */
+ * step failed, for what was done of it) Health says NOT_SERVING and new calls are answered UNAVAILABLE, drain, unary
+ * calls under way get 2 s, the pages close, membership ends, clients and server are freed, the loop ends, close. */
 #pragma once
 
 #include "common/base/fs.h"

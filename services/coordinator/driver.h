@@ -42,11 +42,12 @@ struct assay_have {
     char numerics[64];
     uint64_t epoch; /* of the map */
 };
-/* Asks each evaluator of the map for its share; the answer is the one that a single evaluator with all records would
- * give. UNAVAILABLE: one is not there, or still fetches its share from others. */
+/* Asks each evaluator of the map for its share, on behalf of the call `parent` (NULL: of a job); the answer is the one
+ * that a single evaluator with all records would give. UNAVAILABLE: one is not there, or still fetches its share from
+ * others. */
 enum assay_status assay_have_ask(struct assay_loop *loop, const struct assay_shard_map *map,
-                                 const struct assay_plan *plan, size_t index, struct assay_have *ret,
-                                 struct assay_err *err) ASSAY_MUST_USE;
+                                 const struct assay_plan *plan, size_t index, const struct assay_call *parent,
+                                 struct assay_have *ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_have_release(struct assay_have *have);
 
 /* Makes the artifact of variant `index`; its summary into the record. */

@@ -24,7 +24,7 @@ static void ask_cached(struct planning *p, const struct assay_shard_map *map, si
 {
     struct assay_have have;
     Assay__V1__PlannedVariant *planned = &p->planned[index];
-    if (assay_have_ask(p->coordinator->loop, map, &p->plan, index, &have, NULL) != ASSAY_OK)
+    if (assay_have_ask(p->coordinator->loop, map, &p->plan, index, p->call, &have, NULL) != ASSAY_OK)
         return;
     planned->has_chunks_cached = planned->has_chunks_to_run = true;
     planned->chunks_cached = 0;

@@ -23,6 +23,7 @@ struct asking {
     const struct assay_shard_map *map;
     const struct assay_plan *plan;
     size_t index;
+    const struct assay_call *parent;
     uint16_t *owners;       /* by key of the plan */
     const char *numerics;   /* NULL: whatever is most complete */
     struct assay_have have; /* numerics: of the first answer that had one */
@@ -78,7 +79,8 @@ static enum assay_status ask_once(struct asking *asking, struct assay_client *cl
     const struct assay_plan *plan = asking->plan;
     Assay__V1__HaveRecordsRequest request = ASSAY__V1__HAVE_RECORDS_REQUEST__INIT;
     struct assay_reply *reply = NULL;
-    const struct assay_call_options options = {.deadline_ms = DEADLINE_MS};
+    const struct assay_call_options options = {
+        .deadline_ms = DEADLINE_MS, .parent = asking->parent, .retry = &assay_retry_default};
     request.has_variant_id = request.has_record_dtype = request.has_epoch = true;
     request.variant_id =
         (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->variants[asking->index].id.digest.bytes};
@@ -151,8 +153,8 @@ static enum assay_status ask(struct asking *asking, struct assay_err *err)
 }
 
 enum assay_status assay_have_ask(struct assay_loop *loop, const struct assay_shard_map *map,
-                                 const struct assay_plan *plan, size_t index, struct assay_have *ret,
-                                 struct assay_err *err)
+                                 const struct assay_plan *plan, size_t index, const struct assay_call *parent,
+                                 struct assay_have *ret, struct assay_err *err)
 {
     struct asking *asking = calloc(1, sizeof *asking);
     enum assay_status status = ASSAY_RESOURCE_EXHAUSTED;
@@ -161,6 +163,7 @@ enum assay_status assay_have_ask(struct assay_loop *loop, const struct assay_sha
         asking->map = map;
         asking->plan = plan;
         asking->index = index;
+        asking->parent = parent;
         asking->have.epoch = map->epoch;
         asking->have.bits = calloc(plan->run_count + 1, 1);
         asking->owners = calloc(plan->run_count + 1, sizeof *asking->owners);

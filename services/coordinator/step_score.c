@@ -62,7 +62,7 @@ static enum assay_status run_once(struct assay_job *job, size_t index, struct as
     assay_auto(assay_free_ptr) struct assay_shard_map *map = NULL;
     enum assay_status status = assay_driver_wait_shards(job, &map, err);
     if (status == ASSAY_OK)
-        status = assay_have_ask(job->coordinator->loop, map, &job->plan, index, &have, err);
+        status = assay_have_ask(job->coordinator->loop, map, &job->plan, index, NULL, &have, err);
     if (status == ASSAY_OK)
         status = add_run(job, index, &have, err);
     assay_have_release(&have);

@@ -257,6 +257,8 @@ static void roles_may_call_what_is_theirs(void **state)
         {"assay.v1.Cache/Prune", false, false, false},
         {"assay.v1.Cache/Stat", false, true, false},
         {"assay.v1.Quantizer/Quantize", false, false, false},
+        {"assay.v1.Evaluator/Score", false, false, false},
+        {"assay.v1.Shards/Release", false, false, false},
         {"assay.v1.Health/Check", true, true, true},
         {"assay.v1.Nothing/AtAll", false, false, false},
         {"assay.v1.Health", false, false, false},
