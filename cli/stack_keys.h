@@ -12,5 +12,5 @@ struct assay_stack_keys {
  * nothing. INVALID_ARGUMENT: it is not tcp://ADDRESS:PORT. */
 enum assay_status assay_stack_keys_make(const char *data_dir, const char *public_endpoint, struct assay_stack_keys *ret,
                                         struct assay_err *err) ASSAY_MUST_USE;
-/* The same host with a free port: for the evaluator. */
+/* The same host with a free port: for quantizer and evaluators. */
 void assay_stack_keys_port_of_any(const struct assay_stack_keys *keys, char ret[ASSAY_ADDRESS_BYTES_MAX]);

@@ -54,12 +54,13 @@ static bool stopping(struct assay_stack *stack)
 
 /* --- children --- */
 
-/* Coordinator and evaluator are those that workers and users of other hosts talk to. */
+/* Workers and users of other hosts talk to the coordinator, put records to evaluators, fetch artifacts of the
+ * quantizer. */
 static enum assay_status set_keys(struct assay_stack *stack, struct assay_stack_member *member, struct assay_err *err)
 {
     char anywhere[ASSAY_ADDRESS_BYTES_MAX];
     bool coordinator = member->rank == ASSAY_RANK_COORDINATOR;
-    if (!stack->keys.endpoint[0] || (!coordinator && strncmp(member->child.name, "evaluator", 9) != 0))
+    if (!stack->keys.endpoint[0] || member->rank == ASSAY_RANK_WORKER)
         return ASSAY_OK;
     assay_stack_keys_port_of_any(&stack->keys, anywhere);
     const char *const arguments[] = {"--public",
