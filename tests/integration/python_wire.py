@@ -201,14 +201,15 @@ def check_shards(folder):
     now = ShardMap(2, (first.shard, second.shard, third.shard))
     records = [Record(os.urandom(32), 1, 1, bytes(4), pb.DTYPE_F32, tokens=1) for _ in range(100)]
     lease = Lease(
-        1,
-        1,
-        Variant(bytes(32), "fp32", "", "fp32", "/"),
-        first.shard.endpoint,
-        tuple(Chunk(record.key, memoryview(b""), 0, 1) for record in records),
-        False,
-        former,
-        None,
+        service_id=1,
+        lease_id=1,
+        variant=Variant(bytes(32), "fp32", "", "fp32", "/"),
+        evaluator=first.shard.endpoint,
+        chunks=tuple(Chunk(record.key, memoryview(b""), 0, 1) for record in records),
+        wants_f16=False,
+        shard_map=former,
+        first_of_job=b"",
+        trace_id=None,
     )
     for evaluator in (first, second, third):
         evaluator.map = now
@@ -302,7 +303,9 @@ def check_narrow():
     for value in (65520.0, -1e9, float("nan"), float("inf")):
         with fails(Status.INVALID_ARGUMENT, f"{value} in half precision"):
             narrow(bytes(32), array.array("f", [1.0, value]).tobytes(), 2)
-    check(is_measured(b"\x10" + bytes(31)) and not is_measured(b"\x11" + bytes(31)), "one chunk in 16 is measured")
+    key = b"\x11" + bytes(31)
+    check(is_measured(b"\x10" + bytes(31), b"") and not is_measured(key, b""), "one chunk in 16 is measured")
+    check(is_measured(key, key), "and the first of a job")
 
 
 with tempfile.TemporaryDirectory(prefix="assay-") as scratch:
