@@ -34,6 +34,16 @@ struct assay_put {
 enum assay_status assay_store_put(struct assay_store *store, const struct assay_put *puts, size_t count,
                                   struct assay_err *err) ASSAY_MUST_USE;
 
+/* The same where bytes stand before a value that lie elsewhere: together they are one value, and nobody has to copy
+ * them together. before[i] belongs to puts[i]. */
+struct assay_put_before {
+    const void *bytes; /* NULL = none */
+    size_t len;
+};
+enum assay_status assay_store_put_parts(struct assay_store *store, const struct assay_put *puts,
+                                        const struct assay_put_before *before, size_t count,
+                                        struct assay_err *err) ASSAY_MUST_USE;
+
 /* Copies the value out (malloc, NUL behind it; caller frees). NOT_FOUND: absent. DATA_LOSS: there and damaged; it has
  * been dropped. */
 enum assay_status assay_store_get(struct assay_store *store, const char *table, const void *key, size_t key_bytes,

@@ -5,6 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
+/* For a state on the stack. */
+#define XXH_STATIC_LINKING_ONLY
 #include <xxhash.h>
 
 #include "common/store/internal.h"
@@ -37,11 +39,50 @@ static struct piece_key piece_key_of(uint64_t id, uint32_t index)
     return key;
 }
 
+/* A value that turns up under another key is a damaged one too. */
+static uint64_t seed_of(const char *table, const void *key, size_t key_bytes)
+{
+    return XXH3_64bits_withSeed(key, key_bytes, XXH3_64bits(table, strlen(table)));
+}
+
 static uint64_t hash_of(const char *table, const void *key, size_t key_bytes, const void *value, size_t bytes)
 {
-    /* A value that turns up under another key is a damaged one too. */
-    uint64_t seed = XXH3_64bits_withSeed(key, key_bytes, XXH3_64bits(table, strlen(table)));
-    return XXH3_64bits_withSeed(value, bytes, seed);
+    return XXH3_64bits_withSeed(value, bytes, seed_of(table, key, key_bytes));
+}
+
+/* A value in two parts. */
+struct whole {
+    const struct assay_put *put;
+    struct assay_put_before before; /* len is 0 when there is none */
+};
+
+/* The hash of both parts one after the other. */
+static uint64_t hash_of_whole(const struct whole *whole)
+{
+    const struct assay_put *put = whole->put;
+    XXH3_state_t state;
+    if (whole->before.len == 0)
+        return hash_of(put->table, put->key, put->key_bytes, put->value, put->value_bytes);
+    XXH3_INITSTATE(&state);
+    XXH3_64bits_reset_withSeed(&state, seed_of(put->table, put->key, put->key_bytes));
+    XXH3_64bits_update(&state, whole->before.bytes, whole->before.len);
+    XXH3_64bits_update(&state, put->value, put->value_bytes);
+    return XXH3_64bits_digest(&state);
+}
+
+static size_t bytes_of(const struct whole *whole)
+{
+    return whole->put->value_bytes + whole->before.len;
+}
+
+/* Bytes [begin, begin + len) of the whole value. */
+static void copy_part(const struct whole *whole, size_t begin, size_t len, void *ret)
+{
+    size_t before = whole->before.len, first = begin < before ? ASSAY_MIN(before - begin, len) : 0;
+    if (first > 0)
+        memcpy(ret, (const char *)whole->before.bytes + begin, first);
+    if (len > first)
+        memcpy((char *)ret + first, (const char *)whole->put->value + (begin + first - before), len - first);
 }
 
 /* False when the bytes cannot be a head followed by what it announces. */
@@ -110,7 +151,7 @@ static int next_id(MDB_cursor *cursor, uint64_t *ret)
     return 0;
 }
 
-static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct assay_put *put, struct value_head *head)
+static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whole *whole, struct value_head *head)
 {
     MDB_cursor *cursor;
     int rc = mdb_cursor_open(txn, store->pieces, &cursor);
@@ -118,14 +159,14 @@ static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct assa
         return rc;
     rc = next_id(cursor, &head->id);
     size_t done = 0;
-    for (uint32_t i = 0; rc == 0 && done < put->value_bytes; i++) {
+    for (uint32_t i = 0; rc == 0 && done < head->value_bytes; i++) {
         struct piece_key key = piece_key_of(head->id, i);
         MDB_val where = {sizeof key, &key}, room = {PIECE_BYTES, NULL};
         rc = mdb_cursor_put(cursor, &where, &room, MDB_RESERVE | MDB_APPEND);
         if (rc != 0)
             break;
-        size_t part = ASSAY_MIN(put->value_bytes - done, (size_t)PIECE_BYTES);
-        memcpy(room.mv_data, (const char *)put->value + done, part);
+        size_t part = ASSAY_MIN(head->value_bytes - done, (size_t)PIECE_BYTES);
+        copy_part(whole, done, part, room.mv_data);
         memset((char *)room.mv_data + part, 0, PIECE_BYTES - part);
         done += part;
         head->pieces = i + 1;
@@ -134,34 +175,42 @@ static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct assa
     return rc;
 }
 
-static int put_value(struct assay_store *store, MDB_txn *txn, MDB_dbi dbi, const struct assay_put *put)
+static int put_value(struct assay_store *store, MDB_txn *txn, MDB_dbi dbi, const struct whole *whole)
 {
+    const struct assay_put *put = whole->put;
     MDB_val key = {put->key_bytes, (void *)put->key};
     int rc = drop_value(store, txn, dbi, &key);
     if (rc != 0 || !put->value)
         return rc;
-    struct value_head head = {.magic = HEAD_MAGIC,
-                              .value_bytes = put->value_bytes,
-                              .hash = hash_of(put->table, put->key, put->key_bytes, put->value, put->value_bytes)};
-    bool cut = put->value_bytes > INLINE_BYTES_MAX;
+    struct value_head head = {.magic = HEAD_MAGIC, .value_bytes = bytes_of(whole), .hash = hash_of_whole(whole)};
+    bool cut = head.value_bytes > INLINE_BYTES_MAX;
     if (cut)
-        rc = put_pieces(store, txn, put, &head);
+        rc = put_pieces(store, txn, whole, &head);
     if (rc != 0)
         return rc;
-    MDB_val room = {sizeof head + (cut ? 0 : put->value_bytes), NULL};
+    MDB_val room = {sizeof head + (cut ? 0 : head.value_bytes), NULL};
     rc = mdb_put(txn, dbi, &key, &room, MDB_RESERVE);
     if (rc != 0)
         return rc;
     memcpy(room.mv_data, &head, sizeof head);
     if (!cut)
-        memcpy((char *)room.mv_data + sizeof head, put->value, put->value_bytes);
+        copy_part(whole, 0, head.value_bytes, (char *)room.mv_data + sizeof head);
     return 0;
 }
 
 struct put_batch {
     const struct assay_put *puts;
+    const struct assay_put_before *before; /* may be NULL */
     size_t count;
 };
+
+static struct whole whole_of(const struct put_batch *batch, size_t index)
+{
+    struct whole whole = {.put = &batch->puts[index]};
+    if (batch->before && batch->before[index].bytes)
+        whole.before = batch->before[index];
+    return whole;
+}
 
 static int put_all(struct assay_store *store, MDB_txn *txn, void *arg)
 {
@@ -170,7 +219,8 @@ static int put_all(struct assay_store *store, MDB_txn *txn, void *arg)
         size_t table;
         if (store_table(store, batch->puts[i].table, &table, NULL) != ASSAY_OK)
             ASSAY_BUG("a table went away");
-        int rc = put_value(store, txn, store->dbis[table], &batch->puts[i]);
+        struct whole whole = whole_of(batch, i);
+        int rc = put_value(store, txn, store->dbis[table], &whole);
         if (rc != 0)
             return rc;
     }
@@ -186,22 +236,29 @@ static enum assay_status check_key(const struct assay_store *store, const char *
     return store_table(store, table, ret, err);
 }
 
-enum assay_status assay_store_put(struct assay_store *store, const struct assay_put *puts, size_t count,
-                                  struct assay_err *err)
+enum assay_status assay_store_put_parts(struct assay_store *store, const struct assay_put *puts,
+                                        const struct assay_put_before *before, size_t count, struct assay_err *err)
 {
-    struct put_batch batch = {puts, count};
+    struct put_batch batch = {puts, before, count};
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++) {
         size_t table;
+        struct whole whole = whole_of(&batch, i);
         enum assay_status status = check_key(store, puts[i].table, puts[i].key_bytes, &table, err);
         if (status != ASSAY_OK)
             return status;
-        if (puts[i].value_bytes / PIECE_BYTES >= UINT32_MAX)
+        if (bytes_of(&whole) / PIECE_BYTES >= UINT32_MAX)
             return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a value of %zu bytes is too large for the store",
-                                 puts[i].value_bytes);
-        bytes += puts[i].value ? puts[i].value_bytes + 2 * PIECE_BYTES : 0;
+                                 bytes_of(&whole));
+        bytes += puts[i].value ? bytes_of(&whole) + 2 * PIECE_BYTES : 0;
     }
     return count ? store_write(store, bytes, put_all, &batch, err) : ASSAY_OK;
+}
+
+enum assay_status assay_store_put(struct assay_store *store, const struct assay_put *puts, size_t count,
+                                  struct assay_err *err)
+{
+    return assay_store_put_parts(store, puts, NULL, count, err);
 }
 
 /* --- reading --- */

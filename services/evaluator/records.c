@@ -115,20 +115,38 @@ static const char *chunk_hex(const struct assay_record *record, char hex[ASSAY_D
     return assay_digest_hex(&record->chunk.digest, hex);
 }
 
+/* Blocks are copied to where they are aligned; the compiler makes vectors of the loops. */
+enum { FINITE_BLOCK = 2048 };
+
+static bool is_finite_f32(const unsigned char *bytes, size_t count)
+{
+    uint32_t block[FINITE_BLOCK], wrong = 0;
+    for (size_t done = 0; done < count; done += FINITE_BLOCK) {
+        size_t part = ASSAY_MIN(count - done, (size_t)FINITE_BLOCK);
+        memcpy(block, bytes + done * sizeof *block, part * sizeof *block);
+        for (size_t i = 0; i < part; i++)
+            wrong |= (block[i] & 0x7F800000u) == 0x7F800000u;
+    }
+    return wrong == 0;
+}
+
+static bool is_finite_f16(const unsigned char *bytes, size_t count)
+{
+    uint16_t block[FINITE_BLOCK], wrong = 0;
+    for (size_t done = 0; done < count; done += FINITE_BLOCK) {
+        size_t part = ASSAY_MIN(count - done, (size_t)FINITE_BLOCK);
+        memcpy(block, bytes + done * sizeof *block, part * sizeof *block);
+        for (size_t i = 0; i < part; i++)
+            wrong |= (uint16_t)((block[i] & 0x7C00u) == 0x7C00u);
+    }
+    return wrong == 0;
+}
+
 static bool row_is_finite(const struct assay_record *record, uint64_t row)
 {
     const unsigned char *bytes = record->hidden;
-    bool half = record->dtype == ASSAY_RECORD_F16;
-    const uint32_t exponent = half ? 0x7C00u : 0x7F800000u;
-    size_t width = half ? sizeof(uint16_t) : sizeof(uint32_t);
-    uint32_t wrong = 0;
-    bytes += row * record->cols * width;
-    for (uint64_t col = 0; col < record->cols; col++) {
-        uint32_t bits = 0;
-        memcpy(&bits, bytes + col * width, width);
-        wrong |= (uint32_t)((bits & exponent) == exponent);
-    }
-    return wrong == 0;
+    bytes += row * record->cols * assay_record_value_bytes(record->dtype);
+    return record->dtype == ASSAY_RECORD_F16 ? is_finite_f16(bytes, record->cols) : is_finite_f32(bytes, record->cols);
 }
 
 enum assay_status assay_record_check(const struct assay_record *record, struct assay_err *err)
@@ -149,30 +167,23 @@ enum assay_status assay_record_check(const struct assay_record *record, struct a
     return ASSAY_OK;
 }
 
-/* A record's bytes as they stand in the store. */
-static enum assay_status encode(const struct assay_record *record, const struct room_ref *ref, struct room_value *ret,
-                                struct assay_err *err)
+/* A record as it is to stand in the store; its values stay where they are. */
+static void encode(const struct assay_record *record, const struct room_ref *ref, struct room_value *ret)
 {
-    struct record_head head = {.magic = RECORD_MAGIC,
-                               .version = ASSAY_RECORD_VERSION,
-                               .dtype = record->dtype,
-                               .rows = record->rows,
-                               .cols = record->cols,
-                               .chunk = record->chunk.digest,
-                               .variant = record->variant.digest};
-    size_t bytes = (size_t)(record->rows * record->cols) * assay_record_value_bytes(record->dtype);
-    char *value = malloc(sizeof head + bytes);
-    if (!value)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a record of %zu bytes", bytes);
-    memcpy(value, &head, sizeof head);
-    memcpy(value + sizeof head, record->hidden, bytes);
     *ret = (struct room_value){.table = ROOM_RECORDS,
                                .key = ref->key,
                                .numerics = ref->numerics,
-                               .bytes = value,
-                               .len = sizeof head + bytes,
+                               .bytes = record->hidden,
+                               .len = (size_t)(record->rows * record->cols) * assay_record_value_bytes(record->dtype),
+                               .has_head = true,
+                               .head = {.magic = RECORD_MAGIC,
+                                        .version = ASSAY_RECORD_VERSION,
+                                        .dtype = record->dtype,
+                                        .rows = record->rows,
+                                        .cols = record->cols,
+                                        .chunk = record->chunk.digest,
+                                        .variant = record->variant.digest},
                                .origin = {record->variant.digest, record->chunk.digest, record->dtype, 0}};
-    return ASSAY_OK;
 }
 
 void records_notify(struct assay_records *records, const struct room_ref *refs, size_t count)
@@ -204,10 +215,8 @@ static enum assay_status encode_new(struct assay_records *records, const struct 
         status = assay_index_intern(records->index, put[i].numerics, &refs[i].numerics, err);
         bool there = status == ASSAY_OK && assay_index_has(records->index, &refs[i].key, refs[i].numerics);
         pthread_mutex_unlock(&records->lock);
-        if (status != ASSAY_OK || there || in_refs(refs, i, &refs[i]))
-            continue;
-        status = encode(&put[i], &refs[i], &values[*values_count], err);
-        *values_count += status == ASSAY_OK;
+        if (status == ASSAY_OK && !there && !in_refs(refs, i, &refs[i]))
+            encode(&put[i], &refs[i], &values[(*values_count)++]);
     }
     return status;
 }
@@ -229,8 +238,6 @@ enum assay_status assay_records_put(struct assay_records *records, const struct 
     pthread_mutex_unlock(&records->write_lock);
     if (status == ASSAY_OK)
         records_notify(records, refs, count);
-    for (size_t i = 0; i < values_count; i++)
-        free(values[i].bytes);
     free(values);
     free(refs);
     return status;
@@ -441,7 +448,7 @@ enum assay_status assay_blobs_put(struct assay_records *records, const struct as
         values[i] = (struct room_value){.table = ROOM_SAMPLES,
                                         .key = blobs[i].key,
                                         .numerics = ASSAY_NUMERICS_NONE,
-                                        .bytes = (void *)blobs[i].bytes,
+                                        .bytes = blobs[i].bytes,
                                         .len = blobs[i].len,
                                         .origin = {.chunk = blobs[i].chunk.digest}};
     pthread_mutex_lock(&records->write_lock);

@@ -37,6 +37,11 @@ static uint64_t charge(uint64_t len)
     return (len / PIECE_BYTES + 1) * PIECE_BYTES + OVERHEAD_BYTES;
 }
 
+static uint64_t value_bytes(const struct room_value *value)
+{
+    return value->len + (value->has_head ? sizeof value->head : 0);
+}
+
 const char *room_table_of(uint32_t numerics)
 {
     return numerics == ASSAY_NUMERICS_NONE ? ROOM_SAMPLES : ROOM_RECORDS;
@@ -160,7 +165,8 @@ enum assay_status room_load(struct assay_records *records, struct assay_err *err
 
 struct batch {
     struct assay_put *puts;
-    struct room_key *keys; /* of the puts, by the same number */
+    struct assay_put_before *before; /* of the puts, by the same number */
+    struct room_key *keys;           /* likewise */
     size_t count, capacity;
     uint64_t now_us;
 };
@@ -176,7 +182,10 @@ static bool batch_reserve(struct batch *batch, size_t more)
     struct room_key *keys = realloc(batch->keys, capacity * sizeof *keys);
     if (keys)
         batch->keys = keys;
-    if (!puts || !keys)
+    struct assay_put_before *before = realloc(batch->before, capacity * sizeof *before);
+    if (before)
+        batch->before = before;
+    if (!puts || !keys || !before)
         return false;
     batch->capacity = capacity;
     return true;
@@ -185,6 +194,7 @@ static bool batch_reserve(struct batch *batch, size_t more)
 static void batch_add(struct batch *batch, const char *table, const struct room_key *key, const void *value, size_t len)
 {
     batch->keys[batch->count] = *key;
+    batch->before[batch->count] = (struct assay_put_before){NULL, 0};
     batch->puts[batch->count++] = (struct assay_put){.table = table, .value = value, .value_bytes = len};
 }
 
@@ -194,7 +204,7 @@ static enum assay_status batch_write(struct assay_records *records, struct batch
         batch->puts[i].key = batch->keys[i].bytes;
         batch->puts[i].key_bytes = batch->keys[i].len;
     }
-    return assay_store_put(records->store, batch->puts, batch->count, err);
+    return assay_store_put_parts(records->store, batch->puts, batch->before, batch->count, err);
 }
 
 struct victims {
@@ -246,6 +256,8 @@ static enum assay_status fill_batch(struct assay_records *records, const struct 
     for (size_t i = 0; i < count; i++) {
         struct room_key key = key_of(records, &values[i].key, values[i].numerics);
         batch_add(batch, values[i].table, &key, values[i].bytes, values[i].len);
+        if (values[i].has_head)
+            batch->before[batch->count - 1] = (struct assay_put_before){&values[i].head, sizeof values[i].head};
         batch_add(batch, ROOM_USED, &key, &batch->now_us, sizeof batch->now_us);
         batch_add(batch, ROOM_ORIGINS, &key, &values[i].origin, sizeof values[i].origin);
     }
@@ -257,7 +269,7 @@ static bool add_entries(struct assay_records *records, const struct room_value *
     bool added = true;
     assay_index_tell_time(records->index, now_us());
     for (size_t i = 0; i < count; i++) {
-        struct assay_index_entry entry = {values[i].key, values[i].numerics, charge(values[i].len), 0};
+        struct assay_index_entry entry = {values[i].key, values[i].numerics, charge(value_bytes(&values[i])), 0};
         added = assay_index_add(records->index, &entry) && added;
     }
     return added;
@@ -268,7 +280,7 @@ static enum assay_status write_with(struct assay_records *records, const struct 
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < count; i++)
-        bytes += charge(values[i].len);
+        bytes += charge(value_bytes(&values[i]));
     if (bytes > records->quota_bytes)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
                              "%llu bytes of records at once do not fit the quota of %llu; raise --quota-gb",
@@ -301,6 +313,7 @@ enum assay_status room_write(struct assay_records *records, const struct room_va
     enum assay_status status = write_with(records, values, count, &victims, &batch, err);
     free(victims.at);
     free(batch.puts);
+    free(batch.before);
     free(batch.keys);
     return status;
 }
@@ -356,6 +369,7 @@ enum assay_status room_drop_all(struct assay_records *records, struct assay_inde
     enum assay_status status = drop_batch(records, entries, count, &batch, err);
     pthread_mutex_unlock(&records->write_lock);
     free(batch.puts);
+    free(batch.before);
     free(batch.keys);
     return status;
 }
@@ -415,6 +429,7 @@ enum assay_status room_write_order(struct assay_records *records, struct assay_e
     }
     free(entries);
     free(batch.puts);
+    free(batch.before);
     free(batch.keys);
     return status;
 }

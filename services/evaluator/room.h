@@ -48,8 +48,10 @@ struct room_value {
     const char *table;
     struct assay_record_key key;
     uint32_t numerics;
-    void *bytes;
+    const void *bytes;
     size_t len;
+    bool has_head; /* a record whose head stands apart from its bytes */
+    struct record_head head;
     struct record_origin origin; /* a sample's has the chunk only */
 };
 

@@ -124,7 +124,7 @@ static enum assay_status write_new(struct assay_records *records, const struct a
             (struct room_value){.table = room_table_of(refs[i].numerics),
                                 .key = entry->key,
                                 .numerics = refs[i].numerics,
-                                .bytes = (void *)(uintptr_t)values[i].bytes,
+                                .bytes = values[i].bytes,
                                 .len = values[i].len,
                                 .origin = {entry->variant.digest, entry->chunk.digest, entry->dtype, 0}};
     }
