@@ -6,7 +6,7 @@
 
 #include "common/base/fs.h"
 
-#define ASSAY_CHILD_ARGS_MAX 16
+#define ASSAY_CHILD_ARGS_MAX 24
 #define ASSAY_CHILD_NAME_MAX 48
 
 struct assay_child {

@@ -12,7 +12,7 @@
 #define ASSAY_SHARD_ID_BYTES 16
 /* Evaluators of one stack: each asks each other one when the map changes. */
 #define ASSAY_SHARDS_MAX 256
-#define ASSAY_SHARD_ENDPOINT_MAX 256
+#define ASSAY_SHARD_ENDPOINT_MAX 512
 #define ASSAY_SHARD_NONE SIZE_MAX
 
 struct assay_shard_id {

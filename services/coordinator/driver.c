@@ -45,8 +45,8 @@ bool assay_driver_retriable(enum assay_status status)
            status == ASSAY_DEADLINE_EXCEEDED;
 }
 
-enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
-                                            struct assay_err *err)
+enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind,
+                                            char endpoint[ASSAY_SHARD_ENDPOINT_MAX], struct assay_err *err)
 {
     struct assay_coordinator *c = job->coordinator;
     enum assay_status status = ASSAY_CANCELLED;
@@ -54,7 +54,7 @@ enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_se
     while (!c->stopping && !atomic_load(&job->cancel)) {
         const struct assay_service *service = assay_registry_pick(&c->registry, kind);
         if (service) {
-            snprintf(endpoint, 256, "%s", service->endpoint);
+            snprintf(endpoint, ASSAY_SHARD_ENDPOINT_MAX, "%s", service->endpoint);
             status = ASSAY_OK;
             break;
         }

@@ -8,8 +8,9 @@
 /* True when the job's thread is to end. No lock. */
 bool assay_driver_must_stop(struct assay_job *job);
 
-/* Waits for a live service of a kind; its endpoint into endpoint[256]. */
-enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind, char endpoint[256],
+/* Waits for a live service of a kind; its endpoint into endpoint[ASSAY_SHARD_ENDPOINT_MAX]. */
+enum assay_status assay_driver_wait_service(struct assay_job *job, enum assay_service_kind kind,
+                                            char endpoint[ASSAY_SHARD_ENDPOINT_MAX],
                                             struct assay_err *err) ASSAY_MUST_USE;
 
 /* Waits until there is an evaluator; *ret (malloc) is the map of them. */

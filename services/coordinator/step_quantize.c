@@ -50,7 +50,7 @@ static enum assay_status follow(struct assay_job *job, size_t index, struct assa
 
 static enum assay_status quantize_once(struct assay_job *job, size_t index, struct assay_err *err)
 {
-    char endpoint[256];
+    char endpoint[ASSAY_SHARD_ENDPOINT_MAX];
     enum assay_status status = assay_driver_wait_service(job, ASSAY_SERVICE_QUANTIZER, endpoint, err);
     if (status != ASSAY_OK)
         return status;

@@ -9,7 +9,7 @@
 #include "common/wire/client.h"
 
 #define ASSAY_SCHEME_TEXT_MAX 64
-#define ASSAY_ENDPOINT_MAX 256
+#define ASSAY_ENDPOINT_MAX ASSAY_SHARD_ENDPOINT_MAX
 
 /* One chunk on loan. */
 struct assay_leased_chunk {
