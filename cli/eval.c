@@ -11,6 +11,7 @@
 #include "cli/report.h"
 #include "cli/say.h"
 #include "cli/stack_lock.h"
+#include "cli/trace_collect.h"
 #include "cli/words.h"
 #include "common/base/clock.h"
 #include "common/base/exit_code.h"
@@ -190,6 +191,24 @@ static enum assay_status report_job(struct eval *eval, struct assay_eval_job *ha
     return status;
 }
 
+/* The job's trace, before a stack of ours goes. It is not the result: a failure is told and changes no exit code. */
+static void write_trace(struct eval *eval, const Assay__V1__Job *job)
+{
+    char hex[33], note[ASSAY_PATH_MAX + 64];
+    struct assay_trace trace = ASSAY_TRACE_INIT;
+    struct assay_err err = ASSAY_ERR_INIT;
+    assay_word_hex(job->job_id, 16, hex);
+    enum assay_status status = assay_trace_collect(&eval->remote, eval->endpoint, hex, &trace, &err);
+    if (status == ASSAY_OK)
+        status = assay_file_write(eval->options->trace_path, trace.json.data, trace.json.len, &err);
+    if (status == ASSAY_OK)
+        snprintf(note, sizeof note, "trace: %zu spans in %.4000s", trace.spans_count, eval->options->trace_path);
+    else
+        snprintf(note, sizeof note, "no trace was written: %.500s", err.text);
+    assay_display_note(&eval->display, note);
+    assay_trace_release(&trace);
+}
+
 /* The job's exit code, or that of what stopped us. */
 static int run_job(struct eval *eval)
 {
@@ -208,6 +227,8 @@ static int run_job(struct eval *eval)
     if (status == ASSAY_OK) {
         const Assay__V1__Job *done = assay_reply_message(reply);
         code = assay_report_exit_code(done);
+        if (eval->options->trace_path)
+            write_trace(eval, done);
         if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED) {
             status = report_job(eval, &job, done, &err);
         } else {

@@ -62,13 +62,27 @@ check_cppcheck()
     fi
 }
 
+check_alerts()
+{
+    needs alerts promtool || return
+    local said
+    if said=$(cd compose/prometheus && promtool check config prometheus.yml 2>&1 && promtool test rules alerts_test.yml 2>&1); then
+        verdict alerts "ok: $(grep -c -- '- alert:' compose/prometheus/alerts.yml) rules, their tests"
+    else
+        printf '%s\n' "$said" >&2
+        verdict alerts "failed"
+    fi
+}
+
 for script in check_layers check_style; do
     python3 "tools/$script.py" --self-test || failed=1
     python3 "tools/$script.py" || failed=1
 done
 python3 tools/check_docs.py || failed=1
+python3 tools/check_compose.py || failed=1
 check_format
 check_cppcheck
+check_alerts
 
 if ((failed)); then
     printf 'checks: FAILED\n'

@@ -214,6 +214,16 @@ def check_probes(stack, data):
     check(probe("inference").returncode == 3, "a probe that is told nobody is a usage error")
 
 
+def check_eval_trace():
+    """A command that starts a stack of its own writes the trace before the stack goes."""
+    with Directory() as data, Directory() as out:
+        path = os.path.join(out, "trace.json")
+        run_eval(data, out, "--reference", "fp32", "--variants", "int8", "--chunks", str(CHUNKS), "--trace", path)
+        with open(path, encoding="utf-8") as file:
+            job_id = json.load(file)["otherData"]["job"]
+        check_trace(path, job_id)
+
+
 def main():
     with Directory() as data, Directory() as out:
         with Stack(data, "--http", "unix") as stack:
@@ -242,6 +252,7 @@ def main():
             check_top(data)
             check_probes(stack, data)
         check(not any(name.endswith("-http.sock") for name in os.listdir(os.path.join(data, "run"))), "no socket of a page is left")
+    check_eval_trace()
     finish()
 
 
