@@ -190,10 +190,15 @@ def check_trace(path, job_id):
 
 
 def check_top(data):
-    status = json.loads(assay("top", "--once", "--json", "--data", data))
+    def looked():
+        """A busy machine may hold reports up for more than the time between the two looks."""
+        found = json.loads(assay("top", "--once", "--json", "--data", data))
+        return found if all(s["cpu_percent"] is not None for s in found["services"]) else None
+
+    status = wait_for(looked, 30, "every process has reported between two looks of top")
     kinds = sorted(service["kind"] for service in status["services"])
     check(kinds == ["coordinator", "evaluator", "inference", "inference", "quantizer"], f"top lists all processes: {kinds}")
-    check(all(s["cpu_percent"] is not None and s["counters"]["rss_bytes"] > 0 for s in status["services"]), "each has its CPU and memory")
+    check(all(s["cpu_percent"] >= 0 and s["counters"]["rss_bytes"] > 0 for s in status["services"]), "each has its CPU and memory")
     check([job["state"] for job in status["jobs"]] == ["completed"], "the job that ended is listed")
     check(status["jobs"][0]["phases"] and all(p["done"] == p["total"] for p in status["jobs"][0]["phases"]), "with its phases done")
     text = assay("top", "--once", "--data", data)
@@ -232,9 +237,9 @@ def main():
             services = stack.services()
             check(all(service["http"].startswith("unix:") for service in services), "assay workers tells where the pages are")
             ran = lambda: all(s["counters"]["chunksRun"] >= CHUNKS for s in stack.services() if s["kind"] == "inference")
-            wait_for(ran, 10, "the workers' last reports have come")
+            wait_for(ran, 30, "the workers' last reports have come")
             coordinator = next(s["http"] for s in services if s["kind"] == "coordinator")
-            wait_for(lambda: samples(get(coordinator, "/metrics")[1], "assay_leases_open")[""] == 0, 10, "the last lease has ended")
+            wait_for(lambda: samples(get(coordinator, "/metrics")[1], "assay_leases_open")[""] == 0, 30, "the last lease has ended")
             pages = {}
             for service in services:
                 name = service["kind"] + (" " + service["precision"] if service["precision"] else "")
