@@ -13,9 +13,17 @@ key() {
 key /keys/server server admin
 key /keys/worker worker worker
 key /keys/client client client
+# copy_to DIRECTORY FILE...: those that are not there as they are; services watch the directories
+copy_to() {
+    directory=$1
+    shift
+    for file in "$@"; do
+        cmp -s "$file" "$directory/${file##*/}" || cp "$file" "$directory"
+    done
+}
 for directory in /keys/server/allowed /keys/worker/allowed; do
-    cp /keys/server/server.pub /keys/worker/worker.pub /keys/client/client.pub "$directory"
+    copy_to "$directory" /keys/server/server.pub /keys/worker/worker.pub /keys/client/client.pub
 done
-cp /keys/server/server.pub /keys/worker/
-cp /keys/server/server.pub /keys/client/
+copy_to /keys/worker /keys/server/server.pub
+copy_to /keys/client /keys/server/server.pub
 echo "keys: ready"
