@@ -44,7 +44,7 @@ def main():
             wanted = figures_of(run_eval(calm, os.path.join(scratch, "calm"), *args))
         with Stack(data) as stack:
             job = start_eval(data, os.path.join(scratch, "drained"), *args)
-            wait_for(lambda: (stack.service("inference", "fp32") or {}).get("counters", {}).get("chunks_run", 0) > 0, 60,
+            wait_for(lambda: (stack.service("inference", "fp32") or {}).get("counters", {}).get("chunksRun", 0) > 0, 60,
                      "the first chunks have run")
             terminate(stack, "inference", "fp32")
             terminate(stack, "evaluator")
