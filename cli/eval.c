@@ -8,6 +8,7 @@
 #include "cli/eval_plan.h"
 #include "cli/grid.h"
 #include "cli/interrupt.h"
+#include "cli/partial.h"
 #include "cli/report.h"
 #include "cli/say.h"
 #include "cli/stack_lock.h"
@@ -209,6 +210,24 @@ static void write_trace(struct eval *eval, const Assay__V1__Job *job)
     assay_trace_release(&trace);
 }
 
+static enum assay_status print_partial(const Assay__V1__Job *job, bool json, struct assay_err *err)
+{
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    if (json) {
+        cJSON *object = assay_partial_json(job);
+        char *printed = cJSON_Print(object);
+        assay_buf_printf(&text, "%s\n", printed ? printed : "{}");
+        cJSON_free(printed);
+        cJSON_Delete(object);
+    } else {
+        assay_partial_table(job, &text);
+    }
+    enum assay_status status = assay_buf_check(&text, err);
+    if (status == ASSAY_OK && (fwrite(text.data, 1, text.len, stdout) != text.len || fflush(stdout) != 0))
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot write the result to stdout");
+    return status;
+}
+
 /* The job's exit code, or that of what stopped us. */
 static int run_job(struct eval *eval)
 {
@@ -231,9 +250,13 @@ static int run_job(struct eval *eval)
             write_trace(eval, done);
         if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED) {
             status = report_job(eval, &job, done, &err);
+        } else if (done->partial) {
+            status = print_partial(done, eval->options->json, &err);
         } else {
             assay_err_set(&err, ASSAY_UNKNOWN, "job %s: %s", assay_word_job_state(done->state),
-                          assay_word_or(done->failure, "no reason is known"));
+                          assay_word_or(done->failure, done->state == ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED
+                                                           ? "nothing was scored until then"
+                                                           : "no reason is known"));
             assay_say_failure("eval", &err);
         }
     }

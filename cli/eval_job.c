@@ -140,6 +140,8 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     request.chunks_max = (uint64_t)options->chunks_max;
     request.thresholds = &thresholds;
     request.name = (char *)options->name;
+    request.has_priority = true;
+    request.priority = (int32_t)options->priority;
     request.has_record_dtype = true;
     request.record_dtype =
         strcmp(options->record_dtype, "f16") == 0 ? ASSAY__V1__DTYPE__DTYPE_F16 : ASSAY__V1__DTYPE__DTYPE_F32;
@@ -174,18 +176,12 @@ enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct a
 
 /* --- watch --- */
 
-static bool is_over(const Assay__V1__Event *event)
-{
-    return event->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED ||
-           event->state == ASSAY__V1__JOB_STATE__JOB_STATE_FAILED ||
-           event->state == ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED;
-}
-
 static enum assay_status cancel_job(struct assay_eval_job *job, struct assay_err *err)
 {
     Assay__V1__CancelJobRequest request = ASSAY__V1__CANCEL_JOB_REQUEST__INIT;
     struct assay_reply *reply = NULL;
     char hex[2 * ASSAY_EVAL_JOB_ID_BYTES + 1];
+    char note[200];
     struct assay_err why = ASSAY_ERR_INIT;
     request.has_job_id = true;
     request.job_id = (ProtobufCBinaryData){sizeof job->job_id, job->job_id};
@@ -195,7 +191,12 @@ static enum assay_status cancel_job(struct assay_eval_job *job, struct assay_err
     assay_reply_free(reply);
     if (status != ASSAY_OK)
         return assay_err_set(err, ASSAY_CANCELLED, "interrupted; job %s could not be cancelled: %s", hex, why.text);
-    return assay_err_set(err, ASSAY_CANCELLED, "cancelled job %s; what it has finished stays in the cache", hex);
+    snprintf(note, sizeof note,
+             "cancelling job %s; what it has finished stays in the cache, and what is scored will be shown (interrupt "
+             "again to leave at once)",
+             hex);
+    assay_display_note(job->display, note);
+    return ASSAY_OK;
 }
 
 static void tell_stack_events(struct assay_eval_job *job)
@@ -210,6 +211,7 @@ struct watch {
     int64_t lost_ms;  /* since when the coordinator is away; 0 = it is not known to be */
     int64_t event_ms; /* when last_event came */
     uint64_t next_sequence;
+    bool ended; /* the coordinator ends the stream when the job is over */
 };
 
 static enum assay_status open_stream(struct assay_eval_job *job, struct watch *watch, struct assay_err *err)
@@ -228,7 +230,9 @@ static void take_event(struct assay_eval_job *job, struct watch *watch, struct a
     watch->event_ms = assay_now_ms();
     watch->lost_ms = 0;
     watch->next_sequence = event->sequence + 1;
-    if (event->text && event->text[0])
+    if (job->on_event)
+        job->on_event(event);
+    else if (event->text && event->text[0])
         assay_display_note(job->display, event->text);
     assay_reply_free(job->last_event);
     job->last_event = reply;
@@ -250,7 +254,10 @@ static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *wa
         return ASSAY_OK;
     assay_stream_close(watch->stream);
     watch->stream = NULL;
-    bool passing = status == ASSAY_OK || status == ASSAY_UNAVAILABLE;
+    watch->ended = status == ASSAY_OK;
+    if (watch->ended)
+        return ASSAY_OK;
+    bool passing = status == ASSAY_UNAVAILABLE;
     if (passing && !watch->lost_ms)
         watch->lost_ms = assay_now_ms();
     if (passing && assay_now_ms() - watch->lost_ms < job->away_ms)
@@ -266,22 +273,25 @@ static enum assay_status watch_turn(struct assay_eval_job *job, struct watch *wa
 
 enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err)
 {
-    struct watch watch = {.next_sequence = 1};
+    struct watch watch = {.next_sequence = ASSAY_MAX(job->from_sequence, 1)};
+    bool cancelled = false;
     enum assay_status status = ASSAY_OK;
-    for (;;) {
-        const Assay__V1__Event *event = job->last_event ? assay_reply_message(job->last_event) : NULL;
-        if (event && is_over(event))
-            break;
+    while (!watch.ended) {
         status = watch_turn(job, &watch, err);
         tell_stack_events(job);
         if (status == ASSAY_OK && job->stack)
             status = assay_stack_state(job->stack, err);
-        if (status == ASSAY_OK && assay_interrupt_wait(watch.stream ? 0 : TURN_MS))
+        if (status == ASSAY_OK && !cancelled && assay_interrupt_wait(watch.stream ? 0 : TURN_MS)) {
             status = cancel_job(job, err);
+            cancelled = true;
+        }
+        if (status == ASSAY_OK && cancelled && assay_interrupt_again())
+            status = assay_err_set(err, ASSAY_CANCELLED, "left; the job ends by itself");
         if (status != ASSAY_OK)
             break;
-        event = job->last_event ? assay_reply_message(job->last_event) : NULL;
-        assay_display_show(job->display, event, event ? assay_now_ms() - watch.event_ms : 0);
+        const Assay__V1__Event *event = job->last_event ? assay_reply_message(job->last_event) : NULL;
+        if (!job->on_event)
+            assay_display_show(job->display, event, event ? assay_now_ms() - watch.event_ms : 0);
     }
     assay_display_end(job->display);
     assay_stream_close(watch.stream);

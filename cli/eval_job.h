@@ -14,7 +14,9 @@ struct assay_eval_job {
     struct assay_display *display;
     int64_t away_ms; /* how long the coordinator may be away */
     uint8_t job_id[ASSAY_EVAL_JOB_ID_BYTES];
-    struct assay_reply *last_event; /* an Event; NULL before the first */
+    uint64_t from_sequence;                          /* of the events that are watched; 0 = all */
+    void (*on_event)(const Assay__V1__Event *event); /* takes each event instead of the display; may be NULL */
+    struct assay_reply *last_event;                  /* an Event; NULL before the first */
 };
 
 /* Reads the corpus and submits. Sets job_id. CANCELLED when interrupted. */
@@ -25,8 +27,9 @@ enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct
 enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct assay_eval_options *options,
                                       struct assay_reply **ret, struct assay_err *err) ASSAY_MUST_USE;
 
-/* Shows progress until the job is completed, failed or cancelled (all OK). On an interrupt it cancels the job:
- * CANCELLED. UNAVAILABLE when the coordinator is away for away_ms. Else: why the stack ended. */
+/* Shows progress until the job is completed, failed or cancelled (all OK). On an interrupt it cancels the job and goes
+ * on until that is done; on a second one it leaves at once: CANCELLED. UNAVAILABLE when the coordinator is away for
+ * away_ms. Else: why the stack ended. */
 enum assay_status assay_eval_job_watch(struct assay_eval_job *job, struct assay_err *err) ASSAY_MUST_USE;
 
 /* A Job; the caller's to free. */

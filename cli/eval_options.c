@@ -262,6 +262,13 @@ static size_t place_settings(struct assay_eval_options *options, const char **te
          .target = &options->trace_path,
          .argument = "FILE",
          .help = "write what each process did for the job as a trace for Perfetto"},
+        {.name = "priority",
+         .type = ASSAY_SETTING_INT,
+         .target = &options->priority,
+         .min = -ASSAY_PRIORITY_MAX,
+         .max = ASSAY_PRIORITY_MAX,
+         .argument = "N",
+         .help = "-10 to 10; each step doubles the job's share of the workers"},
         {.name = "dry-run",
          .type = ASSAY_SETTING_FLAG,
          .target = &options->dry_run,
@@ -294,7 +301,9 @@ static bool parse_arguments(int argc, char **argv, struct assay_eval_options *op
     const struct assay_command command = {
         .usage = "assay eval MODEL --variants SPEC,... --corpus FILE [--reference SPEC] [options]",
         .summary = "Measures what quantized variants of a model lose against its reference. Exit code 0: within the "
-                   "thresholds, 1: beyond, 2: the data do not decide.",
+                   "thresholds, 1: beyond, 2: the data do not decide. Ctrl-C cancels the job and shows what was scored "
+                   "so far (11); a second one "
+                   "leaves at once (10).",
         .settings = settings,
         .settings_count = count,
         .positional = positional,

@@ -18,6 +18,7 @@ struct assay_eval_options {
     int64_t chunks_max;                                                /* 0 = all */
     int64_t away_s;                                                    /* how long the coordinator may be away */
     const char *trace_path; /* where the trace of the job goes; NULL: nowhere */
+    int64_t priority;       /* -ASSAY_PRIORITY_MAX..ASSAY_PRIORITY_MAX */
     double perplexity_increase_percent_max, kl_mean_nats_max;
     bool json, keep_stack, dry_run;
     struct assay_job_file job; /* of --job; what the command line does not say comes from here */

@@ -4,7 +4,7 @@
 #include <signal.h>
 #include <time.h>
 
-static bool interrupted;
+static int interrupts;
 
 static sigset_t ending_signals(void)
 {
@@ -27,7 +27,16 @@ bool assay_interrupt_wait(int wait_ms)
 {
     sigset_t set = ending_signals();
     struct timespec timeout = {.tv_sec = wait_ms / 1000, .tv_nsec = (wait_ms % 1000) * 1000000L};
-    if (!interrupted && sigtimedwait(&set, NULL, &timeout) > 0)
-        interrupted = true;
-    return interrupted;
+    if (interrupts == 0 && sigtimedwait(&set, NULL, &timeout) > 0)
+        interrupts++;
+    return interrupts > 0;
+}
+
+bool assay_interrupt_again(void)
+{
+    sigset_t set = ending_signals();
+    static const struct timespec at_once = {0};
+    if (interrupts == 1 && sigtimedwait(&set, NULL, &at_once) > 0)
+        interrupts++;
+    return interrupts > 1;
 }

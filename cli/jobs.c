@@ -23,12 +23,21 @@ static void add_what(struct assay_grid *grid, const Assay__V1__Job *job)
     assay_grid_cell(grid, "%s", assay_buf_cstr(&text));
 }
 
+/* Of the forward passes. */
+static void add_done(struct assay_grid *grid, const Assay__V1__Job *job)
+{
+    if (job->chunks_planned > 0)
+        assay_grid_cell(grid, "%.0f %%", 100.0 * (double)job->chunks_done / (double)job->chunks_planned);
+    else
+        assay_grid_cell(grid, "-");
+}
+
 static enum assay_status print_table(const ProtobufCMessage *message, struct assay_err *err)
 {
     const Assay__V1__ListJobsReply *reply = (const Assay__V1__ListJobsReply *)(const void *)message;
     assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
     assay_auto(assay_grid_release) struct assay_grid grid = ASSAY_GRID_INIT;
-    assay_grid_head(&grid, "<job|<submitted|<state|<verdict|chunks|<what");
+    assay_grid_head(&grid, "<job|<submitted|<state|priority|done|<verdict|chunks|<what");
     for (size_t i = 0; i < reply->n_jobs; i++) {
         const Assay__V1__Job *job = reply->jobs[i];
         char hex[33], time[24];
@@ -36,6 +45,8 @@ static enum assay_status print_table(const ProtobufCMessage *message, struct ass
         assay_grid_cell(&grid, "%s", assay_word_hex(job->job_id, 16, hex));
         assay_grid_cell(&grid, "%s", assay_word_time(job->submitted_wall_ms, time));
         assay_grid_cell(&grid, "%s", assay_word_job_state(job->state));
+        assay_grid_cell(&grid, "%d", job->request ? (int)job->request->priority : 0);
+        add_done(&grid, job);
         assay_grid_cell(&grid, "%s", judged ? assay_word_verdict(job->verdict) : "-");
         assay_grid_cell(&grid, "%" PRIu64, job->chunks);
         add_what(&grid, job);

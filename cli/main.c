@@ -16,6 +16,12 @@ static const struct command_row {
     {"down", assay_command_down, "stop the local stack"},
     {"workers", assay_command_workers, "list the processes of a running stack"},
     {"jobs", assay_command_jobs, "list the jobs of a running stack"},
+    {"watch", assay_command_watch, "show how far a job is, then its figures"},
+    {"pause", assay_command_pause, "give a job no more workers for now"},
+    {"resume", assay_command_resume, "let a paused job go on"},
+    {"cancel", assay_command_cancel, "end a job; what was scored so far stays as a partial result"},
+    {"retry", assay_command_retry, "start a job again that failed or was cancelled"},
+    {"rm", assay_command_rm, "remove a job that is over"},
     {"top", assay_command_top, "watch a running stack: processes, queue, jobs"},
     {"trace", assay_command_trace, "what each process did for a job, as a file for Perfetto"},
     {"cache", assay_command_cache, "show, check and prune the records that a running stack keeps"},
@@ -46,7 +52,7 @@ static void print_help(FILE *out)
     fputs("\n  assay COMMAND --help   options of a command\n"
           "  assay --version\n\n"
           "Exit codes: 0 pass, 1 fail, 2 inconclusive, 3 usage, 4 bad input, 5 internal fault, 6 unavailable,\n"
-          "7 out of memory or disk, 8 deadline, 9 permission, 10 cancelled.\n",
+          "7 out of memory or disk, 8 deadline, 9 permission, 10 cancelled, 11 cancelled with a partial result.\n",
           out);
 }
 

@@ -18,6 +18,10 @@ enum assay_coordinator_method {
     ASSAY_COORDINATOR_LIST_JOBS,
     ASSAY_COORDINATOR_CANCEL_JOB,
     ASSAY_COORDINATOR_PLAN_JOB,
+    ASSAY_COORDINATOR_PAUSE_JOB,
+    ASSAY_COORDINATOR_RESUME_JOB,
+    ASSAY_COORDINATOR_RETRY_JOB,
+    ASSAY_COORDINATOR_REMOVE_JOB,
 };
 
 /* Keys of this process as a client: rows of the settings of each command that connects. */

@@ -30,7 +30,7 @@ int assay_report_exit_code(const Assay__V1__Job *job)
     case ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED:
         break;
     case ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED:
-        return ASSAY_EXIT_CANCELLED;
+        return job->partial ? ASSAY_EXIT_PARTIAL : ASSAY_EXIT_CANCELLED;
     case ASSAY__V1__JOB_STATE__JOB_STATE_FAILED:
         return job->failure_status ? assay_exit_code((enum assay_status)job->failure_status) : ASSAY_EXIT_INTERNAL;
     default:

@@ -35,6 +35,8 @@ const char *assay_word_job_state(Assay__V1__JobState state)
         return "failed";
     case ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED:
         return "cancelled";
+    case ASSAY__V1__JOB_STATE__JOB_STATE_PAUSED:
+        return "paused";
     default:
         return "?";
     }
@@ -148,6 +150,7 @@ cJSON *assay_job_json(const Assay__V1__Job *job)
     cJSON_AddStringToObject(object, "state", assay_word_job_state(job->state));
     if (request) {
         add_text(object, "name", request->name);
+        cJSON_AddNumberToObject(object, "priority", request->priority);
         add_text(object, "model_dir", request->model_dir);
         add_text(object, "corpus", request->corpus_name);
         add_text(object, "protocol", request->protocol);
@@ -161,6 +164,10 @@ cJSON *assay_job_json(const Assay__V1__Job *job)
     add_text(object, "started", job->started_wall_ms ? assay_word_time(job->started_wall_ms, time) : NULL);
     add_text(object, "finished", job->finished_wall_ms ? assay_word_time(job->finished_wall_ms, time) : NULL);
     cJSON_AddNumberToObject(object, "chunks", (double)job->chunks);
+    if (job->has_chunks_planned) {
+        cJSON_AddNumberToObject(object, "chunks_done", (double)job->chunks_done);
+        cJSON_AddNumberToObject(object, "chunks_planned", (double)job->chunks_planned);
+    }
     add_text(object, "verdict", job->has_verdict && job->verdict ? assay_word_verdict(job->verdict) : NULL);
     add_text(object, "failure", job->failure);
     return object;

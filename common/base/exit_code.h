@@ -15,6 +15,7 @@ enum assay_exit {
     ASSAY_EXIT_DEADLINE = 8,
     ASSAY_EXIT_PERMISSION = 9,
     ASSAY_EXIT_CANCELLED = 10,
+    ASSAY_EXIT_PARTIAL = 11, /* cancelled; figures of what was done until then were printed */
 };
 
 /* The code of a program that ends because of `status` (usage errors are answered where arguments are parsed):

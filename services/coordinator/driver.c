@@ -311,6 +311,7 @@ static void close_runs(struct assay_job *job)
         result->has_compute_us = result->has_tokens_run = true;
         result->tokens_run = run->tokens_run;
         result->compute_us = run->compute_us;
+        snprintf(run->numerics, sizeof run->numerics, "%s", assay_run_numerics(run->run));
         assay_scheduler_remove(job->coordinator->scheduler, run->run);
         run->run = NULL;
     }
@@ -321,15 +322,28 @@ static void finish(struct assay_job *job, enum assay_status status, const struct
     struct assay_coordinator *c = job->coordinator;
     Assay__V1__Job *record = job->record;
     pthread_mutex_lock(&c->lock);
+    bool cancelled = atomic_load(&job->cancel);
+    struct assay_partial *partial = cancelled && job->keeps_partial && !c->stopping ? assay_partial_begin(job) : NULL;
+    job->ending = true;
     close_runs(job);
+    if (partial) {
+        /* From here on another cancel ends the scoring. */
+        atomic_store(&job->cancel, false);
+        assay_coordinator_changed(c);
+        pthread_mutex_unlock(&c->lock);
+        bool scored = assay_partial_score(partial);
+        pthread_mutex_lock(&c->lock);
+        record->has_partial = record->partial = scored;
+    }
     record->has_finished_wall_ms = true;
     record->finished_wall_ms = (uint64_t)assay_wall_ms();
     if (status == ASSAY_OK)
         note_rates(job);
     if (status == ASSAY_OK && assay_report_fill(record)) {
         assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED, "job completed");
-    } else if (atomic_load(&job->cancel)) {
-        assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED, "job cancelled");
+    } else if (cancelled) {
+        assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED,
+                        record->partial ? "job cancelled, with a partial result" : "job cancelled");
     } else if (!c->stopping) {
         record->has_failure_status = true;
         record->failure_status = (uint32_t)(status == ASSAY_OK ? ASSAY_RESOURCE_EXHAUSTED : status);

@@ -56,5 +56,22 @@ enum assay_status assay_step_quantize(struct assay_job *job, size_t index, struc
 /* Asks the evaluator what it has of variant `index` and gives the rest to the scheduler; with a run there already,
  * reconciles. */
 enum assay_status assay_step_run(struct assay_job *job, size_t index, struct assay_err *err) ASSAY_MUST_USE;
+/* Chunks of one variant that are scored alone, once: what a cancelled job has. */
+struct assay_score_part {
+    size_t variant;  /* of the plan, not the reference */
+    uint8_t *chunks; /* one byte a chunk of the plan: 1 = the reference's and the variant's records are there */
+    size_t count;    /* of these */
+    int64_t until_ms;
+};
+/* Its scores into the record. ABORTED: records are missing. DEADLINE_EXCEEDED: it took too long. */
+enum assay_status assay_step_score_part(struct assay_job *job, const struct assay_score_part *part,
+                                        struct assay_err *err) ASSAY_MUST_USE;
+/* What a cancelled job leaves: begin while its runs are in the scheduler (locked), score later (not locked), which
+ * frees it. NULL when there is nothing, or memory is out. */
+struct assay_partial;
+struct assay_partial *assay_partial_begin(struct assay_job *job);
+/* True when a variant was scored. */
+bool assay_partial_score(struct assay_partial *partial);
+
 /* Scores while records arrive, until all is done; scores into the record. */
 enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err) ASSAY_MUST_USE;

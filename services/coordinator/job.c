@@ -265,6 +265,9 @@ void assay_job_reset(struct assay_job *job)
     memset(job->runs, 0, sizeof job->runs);
     job->phases_count = 0;
     atomic_store(&job->cancel, false);
+    job->ending = false;
+    job->keeps_partial = false;
+    record->partial = false;
     for (size_t i = 0; i < record->n_results; i++)
         assay__v1__variant_result__free_unpacked(record->results[i], NULL);
     free(record->results);

@@ -40,6 +40,7 @@ struct assay_job_event {
 /* What workers reported for one variant of the job. */
 struct assay_job_run {
     struct assay_run *run; /* NULL while not in the scheduler */
+    char numerics[64];     /* once its run is over */
     struct assay_job *job;
     size_t phase;
     uint64_t epoch; /* of the evaluators that were asked last what they have */
@@ -60,6 +61,7 @@ struct assay_job {
     struct assay_job *next_active; /* has_thread */
     struct assay_heap_node in_queue;
     atomic_bool cancel;
+    bool ending;        /* its runs are over */
     bool keeps_partial; /* cancelled: what is there is scored */
     struct assay_phase phases[ASSAY_JOB_PHASES_MAX];
     size_t phases_count;

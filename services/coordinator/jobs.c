@@ -224,7 +224,7 @@ enum assay_status assay_jobs_pause(struct assay_job *job, struct assay_err *err)
     struct assay_coordinator *c = job->coordinator;
     if (is_paused(job))
         return ASSAY_OK;
-    if (assay_job_is_over(job) || atomic_load(&job->cancel))
+    if (assay_job_is_over(job) || job->ending || atomic_load(&job->cancel))
         return refuse(job, "pause", "one that is under way", err);
     enum assay_status status = enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_PAUSED, "job paused", err);
     if (status != ASSAY_OK)

@@ -543,6 +543,11 @@ size_t assay_run_pending(const struct assay_run *run)
     return run->pending.members;
 }
 
+bool assay_run_has(const struct assay_run *run, size_t chunk)
+{
+    return run->set->cells[run->cells[chunk]].state == CELL_DONE;
+}
+
 const char *assay_run_numerics(const struct assay_run *run)
 {
     return run->set->queue->numerics;

@@ -124,6 +124,7 @@ size_t assay_run_total(const struct assay_run *run);
 size_t assay_run_done(const struct assay_run *run);
 size_t assay_run_ran(const struct assay_run *run); /* of done: by leases of this run, not by another job's */
 size_t assay_run_pending(const struct assay_run *run);
+bool assay_run_has(const struct assay_run *run, size_t chunk); /* done */
 /* "" while none is fixed. */
 const char *assay_run_numerics(const struct assay_run *run);
 /* NULL, or why a chunk of this run is dead. */

@@ -4,6 +4,7 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/log.h"
 #include "common/wire/shard_message.h"
 #include "proto/metric.pb-c.h"
@@ -99,10 +100,12 @@ struct score_request {
     char (*numerics)[sizeof((struct assay_have *)0)->numerics];
     char **numerics_pointers;
     char quantizer[ASSAY_SHARD_ENDPOINT_MAX];
+    int32_t *part_ids; /* of a part; NULL: the plan's */
 };
 
 static void score_request_release(struct score_request *r)
 {
+    free(r->part_ids);
     free(r->variants);
     free(r->variant_pointers);
     free(r->keys);
@@ -120,8 +123,8 @@ static void fill_numerics(const struct assay_job *job, struct score_request *r)
     size_t count = job->plan.variants_count;
     pthread_mutex_lock(&job->coordinator->lock);
     for (size_t i = 0; i < count; i++) {
-        const struct assay_run *run = job->runs[job->plan.variants[i].same_as].run;
-        strncpy(r->numerics[i], run ? assay_run_numerics(run) : "", sizeof r->numerics[i] - 1);
+        const struct assay_job_run *run = &job->runs[job->plan.variants[i].same_as];
+        strncpy(r->numerics[i], run->run ? assay_run_numerics(run->run) : run->numerics, sizeof r->numerics[i] - 1);
         r->numerics_pointers[i] = r->numerics[i];
     }
     pthread_mutex_unlock(&job->coordinator->lock);
@@ -199,26 +202,70 @@ static bool score_request_fill(const struct assay_job *job, const struct assay_s
     return true;
 }
 
-/* Locked. Scores of the last message go into the record: the reference first. */
-static enum assay_status keep_scores(struct assay_job *job, const Assay__V1__ScoreReply *reply, struct assay_err *err)
+/* Leaves one variant and the chunks of a part in a request for all. */
+static bool score_request_narrow(const struct assay_job *job, const struct assay_score_part *part,
+                                 struct score_request *r)
+{
+    const struct assay_chunks *chunks = &job->plan.chunks;
+    size_t kept = 0, ids = 0;
+    r->part_ids = malloc(ASSAY_MAX(r->ids_shape[0], 1u) * sizeof *r->part_ids);
+    if (!r->part_ids)
+        return false;
+    for (size_t i = 0; i < chunks->count; i++) {
+        if (!part->chunks[i])
+            continue;
+        r->keys[kept] = r->keys[i];
+        r->tokens[kept] = r->tokens[i];
+        r->begins[kept] = r->begins[i];
+        r->ends[kept++] = r->ends[i];
+        memcpy(r->part_ids + ids, chunks->at[i].ids, chunks->at[i].tokens * sizeof *r->part_ids);
+        ids += chunks->at[i].tokens;
+    }
+    r->ids_shape[0] = ids;
+    r->request.n_variants = 1;
+    r->request.variants = r->variant_pointers + part->variant;
+    if (r->request.n_numerics_ids) {
+        r->numerics_pointers[1] = r->numerics[part->variant];
+        r->request.n_numerics_ids = 2;
+    }
+    r->request.n_chunk_keys = r->request.n_chunk_tokens = r->request.n_score_begin = r->request.n_score_end = kept;
+    return true;
+}
+
+static enum assay_status keep_score(Assay__V1__VariantResult *result, const Assay__V1__VariantScore *score,
+                                    uint64_t chunks, struct assay_err *err)
+{
+    size_t bytes = assay__v1__variant_score__get_packed_size(score);
+    assay_auto(assay_free_ptr) uint8_t *packed = malloc(ASSAY_MAX(bytes, 1));
+    if (!packed)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the scores of a job");
+    assay__v1__variant_score__pack(score, packed);
+    if (result->score)
+        assay__v1__variant_score__free_unpacked(result->score, NULL);
+    result->score = assay__v1__variant_score__unpack(NULL, bytes, packed);
+    result->has_chunks_scored = true;
+    result->chunks_scored = chunks;
+    return ASSAY_OK;
+}
+
+/* Locked. Scores of the last message go into the record: the reference first. The reference's are those of the largest
+ * part. */
+static enum assay_status keep_scores(struct assay_job *job, const struct assay_score_part *part,
+                                     const Assay__V1__ScoreReply *reply, struct assay_err *err)
 {
     Assay__V1__Job *record = job->record;
-    if (reply->n_scores != record->n_results)
-        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator scored %zu of %zu variants", reply->n_scores,
-                             record->n_results);
-    for (size_t i = 0; i < reply->n_scores; i++) {
-        size_t bytes = assay__v1__variant_score__get_packed_size(reply->scores[i]);
-        assay_auto(assay_free_ptr) uint8_t *packed = malloc(ASSAY_MAX(bytes, 1));
-        if (!packed)
-            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the scores of a job");
-        assay__v1__variant_score__pack(reply->scores[i], packed);
-        if (record->results[i]->score)
-            assay__v1__variant_score__free_unpacked(record->results[i]->score, NULL);
-        record->results[i]->score = assay__v1__variant_score__unpack(NULL, bytes, packed);
+    size_t wanted = part ? 2 : record->n_results;
+    enum assay_status status = ASSAY_OK;
+    if (reply->n_scores != wanted)
+        return assay_err_set(err, ASSAY_INTERNAL, "the evaluator scored %zu of %zu variants", reply->n_scores, wanted);
+    for (size_t i = 0; i < reply->n_scores && status == ASSAY_OK; i++) {
+        Assay__V1__VariantResult *result = record->results[part && i == 1 ? part->variant : i];
+        if (!part || i == 1 || part->count >= result->chunks_scored)
+            status = keep_score(result, reply->scores[i], part ? part->count : job->plan.chunks.count, err);
     }
     record->has_score_us = true;
     record->score_us = reply->compute_us;
-    return ASSAY_OK;
+    return status;
 }
 
 /* Locked: a failure of a worker that no retry mends, or a chunk that failed too often. */
@@ -236,15 +283,16 @@ static enum assay_status check_runs(struct assay_job *job, struct assay_err *err
 }
 
 /* One message of the stream. */
-static enum assay_status take_reply(struct assay_job *job, const Assay__V1__ScoreReply *reply, bool *scored,
-                                    struct assay_err *err)
+static enum assay_status take_reply(struct assay_job *job, const struct assay_score_part *part,
+                                    const Assay__V1__ScoreReply *reply, bool *scored, struct assay_err *err)
 {
     struct assay_coordinator *c = job->coordinator;
     enum assay_status status = ASSAY_OK;
     pthread_mutex_lock(&c->lock);
-    assay_job_advance(job, job->phases_count - 1, reply->chunks_done, reply->chunks_cached, reply->chunks_total);
+    if (!part)
+        assay_job_advance(job, job->phases_count - 1, reply->chunks_done, reply->chunks_cached, reply->chunks_total);
     if (reply->n_scores) {
-        status = keep_scores(job, reply, err);
+        status = keep_scores(job, part, reply, err);
         *scored = status == ASSAY_OK;
     }
     assay_coordinator_changed(c);
@@ -261,7 +309,15 @@ static enum assay_status reconcile_runs(struct assay_job *job, struct assay_err 
     return status;
 }
 
-static enum assay_status follow(struct assay_job *job, struct assay_stream *stream, struct assay_err *err)
+/* What is to be done about records that the evaluator misses. */
+static enum assay_status take_lost(struct assay_job *job, const struct assay_score_part *part, struct assay_err *err)
+{
+    return part ? assay_err_set(err, ASSAY_ABORTED, "the evaluator misses records that it had")
+                : reconcile_runs(job, err);
+}
+
+static enum assay_status follow(struct assay_job *job, const struct assay_score_part *part, struct assay_stream *stream,
+                                struct assay_err *err)
 {
     bool scored = false;
     for (;;) {
@@ -273,14 +329,16 @@ static enum assay_status follow(struct assay_job *job, struct assay_stream *stre
             return scored ? ASSAY_OK : assay_err_set(err, ASSAY_INTERNAL, "the evaluator ended without scores");
         if (status == ASSAY_OK && reply) {
             const Assay__V1__ScoreReply *message = assay_reply_message(reply);
-            status = take_reply(job, message, &scored, err);
+            status = take_reply(job, part, message, &scored, err);
             if (status == ASSAY_OK && message->n_lost_chunk_keys)
-                status = reconcile_runs(job, err);
+                status = take_lost(job, part, err);
         }
         assay_reply_free(reply);
         if (status == ASSAY_OK && assay_driver_must_stop(job))
             status = assay_err_set(err, ASSAY_CANCELLED, "the job was cancelled");
-        if (status == ASSAY_OK && !scored) {
+        if (status == ASSAY_OK && part && assay_now_ms() >= part->until_ms)
+            status = assay_err_set(err, ASSAY_DEADLINE_EXCEEDED, "scoring what was there took too long");
+        if (status == ASSAY_OK && !scored && !part) {
             pthread_mutex_lock(&job->coordinator->lock);
             status = check_runs(job, err);
             pthread_mutex_unlock(&job->coordinator->lock);
@@ -308,39 +366,40 @@ static const char *leader_of(const struct assay_job *job, const struct assay_sha
     return map->shards[assay_shard_map_owner(map, &key)].endpoint;
 }
 
-static enum assay_status score_with(struct assay_job *job, const struct assay_shard_map *map, struct assay_err *err)
+static enum assay_status score_with(struct assay_job *job, const struct assay_shard_map *map,
+                                    const struct assay_score_part *part, struct assay_err *err)
 {
     struct assay_client *client = NULL;
     struct assay_stream *stream = NULL;
     struct score_request request;
     enum assay_status status = ASSAY_OK;
-    if (!score_request_fill(job, map, &request))
+    if (!score_request_fill(job, map, &request) || (part && !score_request_narrow(job, part, &request)))
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a request of %zu chunks",
                                job->plan.chunks.count);
     if (status == ASSAY_OK)
         status = assay_client_new(job->coordinator->loop, leader_of(job, map), &client, err);
     if (status == ASSAY_OK) {
-        const struct assay_attachment ids = {.data = job->plan.chunks.ids,
+        const struct assay_attachment ids = {.data = part ? request.part_ids : job->plan.chunks.ids,
                                              .bytes = request.ids_shape[0] * sizeof(int32_t)};
         const struct assay_call_options options = {.attachments = &ids, .attachments_count = 1};
         status = assay_stream_open(client, &assay__v1__evaluator__descriptor, METHOD_SCORE, &request.request.base,
                                    &options, 16, &stream, err);
     }
     if (status == ASSAY_OK)
-        status = follow(job, stream, err);
+        status = follow(job, part, stream, err);
     assay_stream_close(stream);
     assay_client_free(client);
     score_request_release(&request);
     return status;
 }
 
-static enum assay_status score_once(struct assay_job *job, struct assay_err *err)
+static enum assay_status score_once(struct assay_job *job, const struct assay_score_part *part, struct assay_err *err)
 {
     assay_auto(assay_free_ptr) struct assay_shard_map *map = NULL;
     enum assay_status status = assay_driver_wait_shards(job, &map, err);
-    if (status == ASSAY_OK)
+    if (status == ASSAY_OK && !part)
         status = refresh_runs(job, map, err);
-    return status == ASSAY_OK ? score_with(job, map, err) : status;
+    return status == ASSAY_OK ? score_with(job, map, part, err) : status;
 }
 
 enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err)
@@ -348,7 +407,7 @@ enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err)
     enum { PAUSE_MS = 500 };
     for (;;) {
         struct assay_err failure = ASSAY_ERR_INIT;
-        enum assay_status status = score_once(job, &failure);
+        enum assay_status status = score_once(job, NULL, &failure);
         if (status != ASSAY_UNAVAILABLE) {
             *err = failure;
             return status;
@@ -362,4 +421,10 @@ enum assay_status assay_step_score(struct assay_job *job, struct assay_err *err)
             return status;
         }
     }
+}
+
+enum assay_status assay_step_score_part(struct assay_job *job, const struct assay_score_part *part,
+                                        struct assay_err *err)
+{
+    return score_once(job, part, err);
 }

@@ -4,7 +4,7 @@ import os
 import signal
 import time
 
-from stack import Directory, Stack, check, figures, finish, report_of, run_eval, start_eval, wait_for
+from stack import Directory, Stack, check, coordinator_pid, figures, finish, report_of, run_eval, start_eval, wait_for
 
 CHUNKS = "64"
 JOB = ("--reference", "fp32", "--variants", "int8", "--chunks", CHUNKS)
@@ -63,19 +63,6 @@ def kill_evaluator(want):
         wait_for(lambda: chunks_run(stack, "fp32") > 0 or process.poll() is not None, 60, "records are on their way")
         check(process.poll() is None and kill(stack, "evaluator"), "the evaluator is killed in mid-job")
         check(ends_well(process, out, "evaluator killed") == want, "a killed evaluator changes no figure")
-
-
-def coordinator_pid(data):
-    for name in os.listdir("/proc"):
-        if name.isdigit():
-            try:
-                with open(f"/proc/{name}/cmdline", "rb") as file:
-                    argv = file.read().split(b"\0")
-            except OSError:
-                continue
-            if os.path.basename(argv[0]) == b"assay-coordinator" and data.encode() in argv:
-                return int(name)
-    return 0
 
 
 def kill_coordinator(want):

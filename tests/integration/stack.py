@@ -112,6 +112,19 @@ def wait_for(condition, seconds, what):
     return None
 
 
+def coordinator_pid(data):
+    for name in os.listdir("/proc"):
+        if name.isdigit():
+            try:
+                with open(f"/proc/{name}/cmdline", "rb") as file:
+                    argv = file.read().split(b"\0")
+            except OSError:
+                continue
+            if os.path.basename(argv[0]) == b"assay-coordinator" and data.encode() in argv:
+                return int(name)
+    return 0
+
+
 def start_eval(data, out, *args):
     return subprocess.Popen([os.path.join(BIN, "assay"), "eval", MODEL, "--corpus", CORPUS, "--data", data, "--out", out, *args],
                             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
