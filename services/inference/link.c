@@ -251,6 +251,8 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
     request.service_id = service_id;
     request.chunks_max = (uint32_t)chunks_max;
     request.wait_ms = (uint64_t)wait_ms;
+    request.has_batch_chunks = true;
+    request.batch_chunks = (uint32_t)ASSAY_MAX(chunks_max / 2, 1); /* about two batches are asked for */
     if (loaded) {
         request.has_loaded_variant_id = true;
         request.loaded_variant_id =

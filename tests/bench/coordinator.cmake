@@ -1,0 +1,1 @@
+assay_bench(bench_coordinator SOURCES bench_coordinator.c USES coordinator_parts)
