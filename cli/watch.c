@@ -11,6 +11,9 @@
 #include "common/base/exit_code.h"
 #include "common/wire/json.h"
 
+/* How long the coordinator may be away. */
+#define AWAY_MS 60000
+
 /* A line of JSON for each event. */
 static void print_event(const Assay__V1__Event *event)
 {
@@ -54,8 +57,11 @@ static enum assay_status print_end(const Assay__V1__Job *job, bool json, struct 
 static int watch(struct assay_remote *remote, const char *name, uint64_t from, bool json)
 {
     struct assay_display display;
-    struct assay_eval_job job = {
-        .remote = remote, .display = &display, .from_sequence = from, .on_event = json ? print_event : NULL};
+    struct assay_eval_job job = {.remote = remote,
+                                 .display = &display,
+                                 .away_ms = AWAY_MS,
+                                 .from_sequence = from,
+                                 .on_event = json ? print_event : NULL};
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_reply *reply = NULL;
     int code = ASSAY_EXIT_INTERNAL;
