@@ -172,7 +172,6 @@ int assay_command_top(int argc, char **argv)
          .argument = "ENDPOINT",
          .help = "coordinator of another stack"},
         ASSAY_REMOTE_KEY_SETTINGS,
-        ASSAY_REMOTE_KEY_SETTINGS,
         {.name = "json",
          .type = ASSAY_SETTING_FLAG,
          .target = &settings.json,

@@ -124,7 +124,6 @@ int assay_command_trace(int argc, char **argv)
          .argument = "ENDPOINT",
          .help = "coordinator of another stack"},
         ASSAY_REMOTE_KEY_SETTINGS,
-        ASSAY_REMOTE_KEY_SETTINGS,
     };
     const struct assay_command command = {
         .usage = "assay trace JOB|last [-o FILE] [--data DIR] [--coordinator ENDPOINT]",
