@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
 """What a running stack shows: metrics as docs/METRICS.md lists them, probes, a trace that covers every batch, assay top."""
+import base64
 import http.client
 import json
 import os
@@ -248,7 +249,7 @@ def main():
                 pages[name] = get(service["http"], "/metrics")[1]
             check_metrics(pages)
             check_figures(pages)
-            job_id = json.loads(assay("jobs", "--data", data, "--json"))[0]["job_id"]
+            job_id = base64.b64decode(json.loads(assay("jobs", "--data", data, "--json"))["jobs"][0]["jobId"]).hex()
             path = os.path.join(out, "trace.json")
             assay("trace", job_id[:8], "-o", path, "--data", data)
             check_trace(path, job_id)
