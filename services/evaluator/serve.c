@@ -52,6 +52,7 @@ static void free_parts(struct assay_evaluator *evaluator)
     assay_heads_free(evaluator->heads);
     pthread_cond_destroy(&evaluator->ended);
     pthread_mutex_destroy(&evaluator->lock);
+    pthread_mutex_destroy(&evaluator->taking);
     free(evaluator);
 }
 
@@ -75,6 +76,7 @@ enum assay_status assay_evaluator_new(struct assay_loop *loop, struct assay_serv
     evaluator->pool = pool;
     evaluator->artifacts_dir = artifacts_dir;
     pthread_mutex_init(&evaluator->lock, NULL);
+    pthread_mutex_init(&evaluator->taking, NULL);
     pthread_condattr_t attr;
     pthread_condattr_init(&attr);
     pthread_condattr_setclock(&attr, CLOCK_MONOTONIC);

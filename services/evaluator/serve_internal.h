@@ -22,6 +22,9 @@ struct assay_evaluator {
     struct assay_heads *heads;
     struct assay_writer *writer;
     struct assay_shards *shards;
+    /* Held from reading whose a record is until its Put waits for the writer: under a later map no Put is in between.
+     */
+    pthread_mutex_t taking;
     atomic_bool stopping;
     atomic_uint_fast64_t chunks_scored, chunks_cached, tokens_scored, compute_us;
     pthread_mutex_t lock; /* guards what follows */

@@ -132,9 +132,11 @@ void serve_put(struct assay_call *call, void *service)
     put->evaluator = evaluator;
     put->moved = (uint32_t *)(void *)(put->records + count);
     put->entry = (struct assay_writer_entry){.records = put->records, .done = put_done, .arg = put};
+    pthread_mutex_lock(&evaluator->taking);
     enum assay_status status = read_put(put, request, &err);
     if (status == ASSAY_OK)
         status = assay_writer_submit(evaluator->writer, &put->entry, &err);
+    pthread_mutex_unlock(&evaluator->taking);
     if (status != ASSAY_OK) {
         assay_call_fail(call, &err);
         free(put);

@@ -25,14 +25,16 @@ static void pass(void *arg, const struct assay_err *none)
     pthread_mutex_unlock(&barrier->lock);
 }
 
-/* A Put that was taken under the former map is committed when this comes back. */
+/* Our map is the later one by now: a Put that was taken under the former one is committed when this comes back. */
 static enum assay_status wait_for_puts(struct assay_evaluator *evaluator, struct assay_err *err)
 {
     struct barrier barrier = {.passed = false};
     pthread_mutex_init(&barrier.lock, NULL);
     pthread_cond_init(&barrier.changed, NULL);
     barrier.entry = (struct assay_writer_entry){.done = pass, .arg = &barrier};
+    pthread_mutex_lock(&evaluator->taking);
     enum assay_status status = assay_writer_submit(evaluator->writer, &barrier.entry, err);
+    pthread_mutex_unlock(&evaluator->taking);
     pthread_mutex_lock(&barrier.lock);
     while (status == ASSAY_OK && !barrier.passed)
         pthread_cond_wait(&barrier.changed, &barrier.lock);

@@ -169,11 +169,18 @@ enum assay_status assay_share_drop(struct assay_records *records, const struct a
                 (struct assay_index_entry){ref.key, ref.numerics, ASSAY_MAX(entries[i].bytes, (uint64_t)1), 0};
     }
     enum assay_status status = room_drop_all(records, drops, drops_count, err);
-    uint64_t dropped = 0;
-    for (size_t i = 0; i < drops_count; i++)
+    uint64_t dropped = 0, pinned = 0;
+    for (size_t i = 0; i < drops_count; i++) {
+        const struct room_ref ref = {drops[i].key, drops[i].numerics};
         dropped += drops[i].bytes > 0;
+        pinned += drops[i].bytes == 0 && has_ref(records, &ref);
+    }
     free(drops);
-    if (status == ASSAY_OK)
-        *ret_dropped = dropped;
-    return status;
+    if (status != ASSAY_OK)
+        return status;
+    *ret_dropped = dropped;
+    if (pinned > 0)
+        return assay_err_set(err, ASSAY_UNAVAILABLE, "%llu of %zu values are still in use by a Score call",
+                             (unsigned long long)pinned, count);
+    return ASSAY_OK;
 }

@@ -39,6 +39,7 @@ uint64_t assay_share_checksum(const struct assay_share_entry *entry, const void 
 enum assay_status assay_share_write(struct assay_records *records, const struct assay_share_value *values, size_t count,
                                     struct assay_err *err) ASSAY_MUST_USE;
 
-/* Drops values that another evaluator has now; those that running jobs need stay. */
+/* Drops values that another evaluator has now. Those that a Score call has pinned stay: UNAVAILABLE, when the others
+ * are dropped; whoever asked asks again. */
 enum assay_status assay_share_drop(struct assay_records *records, const struct assay_share_entry *entries, size_t count,
                                    uint64_t *ret_dropped, struct assay_err *err) ASSAY_MUST_USE;

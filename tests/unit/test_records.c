@@ -12,6 +12,7 @@
 #include <cmocka.h>
 
 #include "services/evaluator/records.h"
+#include "services/evaluator/share.h"
 #include "services/evaluator/writer.h"
 
 enum { ROWS = 16, COLS = 64, RECORD_FLOATS = ROWS * COLS };
@@ -433,6 +434,36 @@ static void one_put_that_finds_no_room_does_not_take_others_with_it(void **state
     free(pending);
 }
 
+static void what_another_evaluator_has_goes_when_no_score_call_reads_it(void **state)
+{
+    struct assay_records *records = open_in(*state, 4 * RECORD_ROOM, false);
+    struct assay_record_key pinned = key_of(0, 1);
+    struct assay_share_entry entries[2];
+    struct assay_err err = ASSAY_ERR_INIT;
+    uint64_t dropped = 0;
+    for (unsigned i = 0; i < 2; i++) {
+        put(records, i, 1, "n", 1);
+        entries[i] = (struct assay_share_entry){.key = key_of(i, 1),
+                                                .numerics = "n",
+                                                .chunk = chunk_of(i),
+                                                .variant = variant_of(1),
+                                                .dtype = ASSAY_RECORD_F32,
+                                                .bytes = RECORD_ROOM};
+    }
+    assert_int_equal(assay_records_pin(records, &pinned, NULL), ASSAY_OK);
+    assert_int_equal(assay_share_drop(records, entries, 2, &dropped, &err), ASSAY_UNAVAILABLE);
+    assert_int_equal(dropped, 1);
+    assert_true(there(records, 0, 1));
+    assert_false(there(records, 1, 1));
+    assay_records_unpin(records, &pinned);
+    assert_int_equal(assay_share_drop(records, entries, 2, &dropped, &err), ASSAY_OK);
+    assert_int_equal(dropped, 1);
+    assert_false(there(records, 0, 1));
+    assert_int_equal(assay_share_drop(records, entries, 2, &dropped, &err), ASSAY_OK);
+    assert_int_equal(dropped, 0);
+    assay_records_close(records);
+}
+
 int main(void)
 {
 #define T(f) cmocka_unit_test_setup_teardown(f, make_dir, remove_dir)
@@ -448,6 +479,7 @@ int main(void)
         T(what_is_not_finite_or_has_no_shape_is_refused_by_name),
         T(the_writer_answers_each_after_the_commit_and_the_bad_one_alone_fails),
         T(one_put_that_finds_no_room_does_not_take_others_with_it),
+        T(what_another_evaluator_has_goes_when_no_score_call_reads_it),
     };
 #undef T
     return cmocka_run_group_tests_name("records", tests, NULL, NULL);
