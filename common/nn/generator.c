@@ -145,6 +145,31 @@ static void close_ranks(struct assay_generator *g)
     g->running_count = kept;
 }
 
+static bool is_unwanted(const struct response *response)
+{
+    return response->generation.is_wanted && !response->generation.is_wanted(response->generation.arg);
+}
+
+/* Those that nobody waits for any more leave: the running ones, then the waiting ones. */
+static void dismiss(struct assay_generator *g)
+{
+    for (size_t i = 0; i < g->running_count; i++)
+        if (is_unwanted(g->running[i]))
+            end_response(g, i, ASSAY_FINISH_STOPPED, NULL);
+    close_ranks(g);
+    g->last = &g->first;
+    while (*g->last) {
+        struct response *response = *g->last;
+        if (!is_unwanted(response)) {
+            g->last = &response->next;
+            continue;
+        }
+        *g->last = response->next;
+        response->generation.on_end(response->generation.arg, ASSAY_FINISH_STOPPED, NULL);
+        response_free(response);
+    }
+}
+
 static void admit(struct assay_generator *g)
 {
     while (g->first && g->running_count < g->responses_max) {
@@ -155,7 +180,8 @@ static void admit(struct assay_generator *g)
         if (!g->first)
             g->last = &g->first;
         g->running[g->running_count++] = response;
-        if (assay_cache_new(g->model, g->kv, most, &response->cache, &err) != ASSAY_OK) {
+        enum assay_dtype kv = response->generation.has_kv ? response->generation.kv : g->kv;
+        if (assay_cache_new(g->model, kv, most, &response->cache, &err) != ASSAY_OK) {
             end_response(g, g->running_count - 1, ASSAY_FINISH_FAILED, &err);
             close_ranks(g);
         }
@@ -214,7 +240,10 @@ static void extend(struct assay_generator *g, size_t index, const float *logits)
 bool assay_generator_step(struct assay_generator *generator)
 {
     struct assay_generator *g = generator;
+    dismiss(g);
     admit(g);
+    if (g->running_count == 0)
+        return false;
     size_t room = PROMPT_TOKENS, count = 0, owners_count = g->running_count;
     assay_auto(assay_free_ptr) size_t *owners = calloc(owners_count + 1, sizeof *owners);
     struct assay_err err = ASSAY_ERR_INIT;

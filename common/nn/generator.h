@@ -9,7 +9,7 @@
 enum assay_finish {
     ASSAY_FINISH_EOS,     /* the last token is one of the request's eos */
     ASSAY_FINISH_LENGTH,  /* tokens_max, or the model's positions */
-    ASSAY_FINISH_STOPPED, /* the request's on_token said so */
+    ASSAY_FINISH_STOPPED, /* the request's on_token or is_wanted said so */
     ASSAY_FINISH_FAILED   /* err says why */
 };
 
@@ -20,6 +20,11 @@ struct assay_generation {
     struct assay_sampling sampling;
     const int32_t *eos; /* [eos_count]; copied */
     size_t eos_count;
+    bool has_kv; /* its cache keeps `kv`, not what the generator's others keep */
+    enum assay_dtype kv;
+    /* Asked before each step, also while it waits for its turn. False: it leaves before the step, STOPPED. NULL: always
+     * true. */
+    bool (*is_wanted)(void *arg);
     /* Called from assay_generator_step for each token, EOS too. False: no more tokens are wanted. */
     bool (*on_token)(void *arg, const struct assay_choice *choice);
     /* Called once, last; `err` is there when it failed. */
@@ -29,8 +34,8 @@ struct assay_generation {
 
 struct assay_generator;
 
-/* At most `responses_max` responses are under way at once; the others wait in order. `kv` is what caches keep. Model,
- * head and pool outlive it. One thread at a time. */
+/* At most `responses_max` responses are under way at once; the others wait in order. `kv` is what caches keep unless a
+ * request says otherwise. Model, head and pool outlive it. One thread at a time. */
 enum assay_status assay_generator_new(const struct assay_model *model, const struct assay_head *head,
                                       struct assay_pool *pool, size_t responses_max, enum assay_dtype kv,
                                       struct assay_generator **ret, struct assay_err *err) ASSAY_MUST_USE;

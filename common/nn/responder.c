@@ -166,6 +166,14 @@ static bool on_token(void *arg, const struct assay_choice *choice)
     return give_text(c, text, len, choice) && !c->stopped;
 }
 
+static bool is_wanted(void *arg)
+{
+    struct conversation *c = arg;
+    if (c->request.is_wanted && !c->request.is_wanted(c->request.arg))
+        c->cancelled = true;
+    return !c->cancelled;
+}
+
 static void on_end(void *arg, enum assay_finish finish, const struct assay_err *err)
 {
     struct conversation *c = arg;
@@ -221,6 +229,9 @@ enum assay_status assay_responder_add(struct assay_responder *responder, const s
         .sampling = request->sampling,
         .eos = responder->eos,
         .eos_count = request->ignore_eos ? 0 : responder->eos_count,
+        .has_kv = request->has_kv,
+        .kv = request->kv,
+        .is_wanted = is_wanted,
         .on_token = on_token,
         .on_end = on_end,
         .arg = c,

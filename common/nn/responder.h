@@ -20,7 +20,7 @@ size_t assay_responder_bytes(const struct assay_responder *responder);
 struct assay_response {
     enum assay_finish finish;
     const struct assay_err *err; /* of ASSAY_FINISH_FAILED */
-    bool cancelled;              /* on_text said so */
+    bool cancelled;              /* on_text or is_wanted said so */
     const int32_t *ids;          /* [tokens], EOS too */
     const double *logprobs;      /* [tokens], of the model's own distribution */
     size_t tokens;
@@ -36,6 +36,10 @@ struct assay_request {
     const char *const *stops;
     size_t stops_count;
     bool ignore_eos;
+    bool has_kv; /* as in struct assay_generation */
+    enum assay_dtype kv;
+    /* As in struct assay_generation; the response is cancelled then. May be NULL. */
+    bool (*is_wanted)(void *arg);
     /* Called for each piece of text, which may be empty, with the token that made it certain. False: enough. May be
      * NULL. */
     bool (*on_text)(void *arg, const char *text, size_t len, const struct assay_choice *choice);
