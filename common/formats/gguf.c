@@ -196,9 +196,8 @@ static enum assay_status read_tensor(struct cursor *c, struct assay_gguf_tensor 
     if (!assay_ggml_block(type, &block_elements, &block_bytes)) {
         const char *type_name = assay_ggml_name(type);
         return assay_err_set(c->err, ASSAY_UNIMPLEMENTED,
-                             "%s: tensor '%s' has the type %s (%u), which is not implemented; these are: F32, F16, "
-                             "BF16, Q8_0, Q4_0, Q4_1",
-                             c->what, tensor->name, type_name ? type_name : "of unknown name", type);
+                             "%s: tensor '%s' has the type %s (%u), which is not implemented; these are: %s", c->what,
+                             tensor->name, type_name ? type_name : "of unknown name", type, assay_ggml_names());
     }
     tensor->type = (enum assay_ggml_type)type;
     if (tensor->shape[tensor->rank - 1] % block_elements != 0)

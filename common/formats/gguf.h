@@ -31,7 +31,16 @@ enum assay_ggml_type {
     ASSAY_GGML_F16 = 1,
     ASSAY_GGML_Q4_0 = 2,
     ASSAY_GGML_Q4_1 = 3,
+    ASSAY_GGML_Q5_0 = 6,
+    ASSAY_GGML_Q5_1 = 7,
     ASSAY_GGML_Q8_0 = 8,
+    ASSAY_GGML_Q2_K = 10,
+    ASSAY_GGML_Q3_K = 11,
+    ASSAY_GGML_Q4_K = 12,
+    ASSAY_GGML_Q5_K = 13,
+    ASSAY_GGML_Q6_K = 14,
+    ASSAY_GGML_IQ4_NL = 20,
+    ASSAY_GGML_IQ4_XS = 23,
     ASSAY_GGML_BF16 = 30,
 };
 
@@ -69,8 +78,10 @@ size_t assay_gguf_count(const struct assay_gguf *file);
 const struct assay_gguf_tensor *assay_gguf_at(const struct assay_gguf *file, size_t index);       /* by name order */
 const struct assay_gguf_tensor *assay_gguf_find(const struct assay_gguf *file, const char *name); /* NULL: absent */
 
-/* Elements [first, first + n) as f32. Blocks: q*d (Q8_0), (q-8)*d (Q4_0), q*d + m (Q4_1), each rounded once to f32.
- * The range lies in the tensor and both ends at multiples of 32. Cannot fail. Any thread. */
+/* Elements [first, first + n) as f32, bit for bit what ggml's definition of the type gives (src/ggml-quants.c, one
+ * rounding to f32 an operation): (q - zero)*d, q*d + m, table[q]*d, or d*scale*q - d_min*minimum. The range lies in the
+ * tensor and both ends at whole blocks: multiples of 32, or of 256 for the K kinds and IQ4_XS. Cannot fail. Any thread.
+ */
 void assay_gguf_to_f32(const struct assay_gguf_tensor *tensor, uint64_t first, size_t n, float *dst);
 
 /* Metadata. Absent keys leave *ret as it is when `required` is false and are INVALID_ARGUMENT when it is true; another

@@ -28,6 +28,8 @@ size_t assay_gguf_type_bytes(enum assay_gguf_type type);
 bool assay_ggml_block(uint32_t type, size_t *ret_elements, size_t *ret_bytes);
 /* "Q6_K", for sentences; "type 99" has no name: NULL. */
 const char *assay_ggml_name(uint32_t type);
+/* Those that are read, for sentences. */
+const char *assay_ggml_names(void);
 
 /* Order of texts by their bytes. */
 int assay_gguf_text_compare(struct assay_gguf_text a, struct assay_gguf_text b);

@@ -11,7 +11,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size);
 static void decode(const struct assay_gguf_tensor *tensor, const uint8_t *data, size_t size)
 {
     const uint8_t *bytes = tensor->data;
-    float values[32];
+    float values[256];
     volatile float sum = 0;
     if (bytes < data || bytes > data + size || tensor->bytes > (size_t)(data + size - bytes))
         abort();

@@ -262,8 +262,8 @@ static void broken_tensors_are_refused(void **state)
     refused(&w, ASSAY_INVALID_ARGUMENT, "too many elements");
     gguf_put_description(&w, "t", 1, (const uint64_t[]){UINT64_MAX / 2}, ASSAY_GGML_F32, 0);
     refused(&w, ASSAY_INVALID_ARGUMENT, "too many elements");
-    gguf_put_description(&w, "t", 1, (const uint64_t[]){256}, 14, 0);
-    refused(&w, ASSAY_UNIMPLEMENTED, "Q6_K (14)");
+    gguf_put_description(&w, "t", 1, (const uint64_t[]){256}, 21, 0);
+    refused(&w, ASSAY_UNIMPLEMENTED, "IQ3_S (21)");
     gguf_put_description(&w, "t", 1, (const uint64_t[]){256}, 1000, 0);
     refused(&w, ASSAY_UNIMPLEMENTED, "1000");
     gguf_put_description(&w, "t", 1, (const uint64_t[]){48}, ASSAY_GGML_Q8_0, 0);
