@@ -56,7 +56,11 @@ class Directory:
         return self.path
 
     def __exit__(self, *_):
-        shutil.rmtree(self.path, ignore_errors=True)
+        self.remove(self.path)
+
+    @staticmethod
+    def remove(path):
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def flat(service):
