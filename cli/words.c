@@ -105,6 +105,16 @@ static void add_counters(cJSON *object, const Assay__V1__ServiceCounters *counte
         cJSON_AddNumberToObject(object, "uptime_ms", (double)counters->uptime_ms);
 }
 
+static void add_loaded(cJSON *object, const Assay__V1__ServiceInfo *service)
+{
+    cJSON *list = cJSON_AddArrayToObject(object, "loaded");
+    for (size_t i = 0; i < service->n_loaded_variant_ids; i++) {
+        char hex[ASSAY_DIGEST_HEX];
+        cJSON_AddItemToArray(
+            list, cJSON_CreateString(assay_word_hex(service->loaded_variant_ids[i], ASSAY_DIGEST_BYTES, hex)));
+    }
+}
+
 const char *assay_word_service(const Assay__V1__RegisterRequest *who)
 {
     return who->has_kind ? assay_word_service_kind(who->kind) : "coordinator";
@@ -124,7 +134,11 @@ cJSON *assay_service_json(const Assay__V1__ServiceInfo *service)
         add_text(object, "numerics_id", who->numerics_id);
         add_text(object, "device", who->device);
         cJSON_AddNumberToObject(object, "threads", who->threads);
+        if (who->has_memory_bytes)
+            cJSON_AddNumberToObject(object, "memory_bytes", (double)who->memory_bytes);
     }
+    if (who && who->kind == ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE)
+        add_loaded(object, service);
     add_text(object, "state", service->state);
     cJSON_AddNumberToObject(object, "silent_ms", (double)service->silent_ms);
     add_counters(object, service->counters);

@@ -12,7 +12,8 @@ struct assay_head {
     struct assay_digest digest;
 };
 
-/* The head's rows in use. A view of the first rows is enough where the weight is plain. */
+/* The head's rows in use. A view of the first rows is enough where the weight is plain. Without a pool: how many bytes
+ * that takes, alone. */
 static enum assay_status load_weight(struct assay_head *head, const struct assay_checkpoint *checkpoint,
                                      struct assay_pool *pool, const char *name, const struct assay_model_config *config,
                                      struct assay_err *err)
@@ -23,13 +24,18 @@ static enum assay_status load_weight(struct assay_head *head, const struct assay
                                                        assay_checkpoint_dir(checkpoint), &quantization, err);
     if (status != ASSAY_OK)
         return status;
+    if (config->vocab_used == config->vocab && !pool)
+        return assay_panels_check(checkpoint, name, config->vocab, config->hidden, false, &quantization,
+                                  &head->panels.bytes, err);
     if (config->vocab_used == config->vocab)
         return assay_panels_load(checkpoint, pool, name, config->vocab, config->hidden, false, &quantization,
                                  &head->panels, err);
     const struct assay_tensor *tensor = NULL;
     snprintf(full, sizeof full, "%s.weight", name);
     status = assay_tensor_get(checkpoint, full, config->vocab, config->hidden, &tensor, err);
-    if (status != ASSAY_OK)
+    if (status == ASSAY_OK && !pool)
+        head->panels.bytes = assay_panels_plain_bytes(tensor->dtype, config->vocab_used, config->hidden);
+    if (status != ASSAY_OK || !pool)
         return status;
     return assay_panels_pack(pool, tensor->dtype, tensor->data, NULL, config->vocab_used, config->hidden, &head->panels,
                              err);
@@ -71,6 +77,9 @@ static enum assay_status load(struct assay_head *head, const struct assay_checkp
     status = load_weight(head, checkpoint, pool, name, &config, err);
     if (status == ASSAY_OK)
         status = load_bias(head, checkpoint, architecture, &config, err);
+    head->panels.n = config.vocab_used;
+    if (status != ASSAY_OK || !pool)
+        return status;
     head->digest = assay_head_content_digest(architecture, checkpoint, &figures);
     char weight[ASSAY_HEAD_NAME_BYTES + 8];
     snprintf(weight, sizeof weight, "%s.weight", name);
@@ -95,6 +104,17 @@ enum assay_status assay_head_load(const struct assay_checkpoint *checkpoint, str
     }
     *ret = head;
     return ASSAY_OK;
+}
+
+enum assay_status assay_head_measure(const struct assay_checkpoint *checkpoint, size_t *ret_bytes,
+                                     struct assay_err *err)
+{
+    struct assay_head head = {0};
+    enum assay_status status = load(&head, checkpoint, NULL, err);
+    if (status == ASSAY_OK)
+        *ret_bytes = assay_head_bytes(&head);
+    free(head.bias);
+    return status;
 }
 
 void assay_head_free(struct assay_head *head)

@@ -71,7 +71,8 @@ enum assay_status assay_load_linear(struct assay_loading *l, const char *name, s
 {
     enum assay_status status = ASSAY_OK;
     if (l->checks_only)
-        status = assay_panels_check(l->checkpoint, name, n, k, l->architecture->transposed, &l->quantization, l->err);
+        status = assay_panels_check(l->checkpoint, name, n, k, l->architecture->transposed, &l->quantization,
+                                    &ret->panels.bytes, l->err);
     else
         status = assay_panels_load(l->checkpoint, l->pool, name, n, k, l->architecture->transposed, &l->quantization,
                                    &ret->panels, l->err);
@@ -190,6 +191,7 @@ static enum assay_status load_table(struct assay_loading *l, const char *which, 
     if (tensor->dtype != ASSAY_F32 && tensor->dtype != ASSAY_BF16 && tensor->dtype != ASSAY_F16)
         return assay_err_set(l->err, ASSAY_UNIMPLEMENTED, "%s: %s is %s; an embedding is F32, BF16 or F16",
                              assay_checkpoint_dir(l->checkpoint), name, assay_dtype_name(tensor->dtype));
+    model->bytes += tensor->bytes;
     if (l->checks_only)
         return ASSAY_OK;
     *ret = malloc(tensor->bytes);
@@ -198,7 +200,6 @@ static enum assay_status load_table(struct assay_loading *l, const char *which, 
     memcpy(*ret, tensor->data, tensor->bytes);
     assay_checkpoint_forget(l->checkpoint, tensor);
     *dtype = tensor->dtype;
-    model->bytes += tensor->bytes;
     return ASSAY_OK;
 }
 
@@ -261,8 +262,17 @@ enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, st
 
 enum assay_status assay_model_check(const struct assay_checkpoint *checkpoint, struct assay_err *err)
 {
+    size_t bytes;
+    return assay_model_measure(checkpoint, &bytes, err);
+}
+
+enum assay_status assay_model_measure(const struct assay_checkpoint *checkpoint, size_t *ret_bytes,
+                                      struct assay_err *err)
+{
     struct assay_model *model = NULL;
     enum assay_status status = load(checkpoint, NULL, &model, err);
+    if (status == ASSAY_OK)
+        *ret_bytes = model->bytes;
     assay_model_free(model);
     return status;
 }

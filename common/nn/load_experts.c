@@ -48,7 +48,7 @@ static enum assay_status load_router(struct assay_loading *l, const char *layer,
             assay_panels_pack(l->pool, ASSAY_F32, weight, NULL, c->experts.count, c->hidden, &experts->router, l->err);
     if (status != ASSAY_OK)
         return status;
-    l->model->bytes += experts->router.bytes;
+    l->model->bytes += assay_panels_plain_bytes(ASSAY_F32, c->experts.count, c->hidden);
     snprintf(name, sizeof name, "%s%s", layer, l->family->experts.correction);
     return assay_load_vector(l, name, c->experts.count, &experts->correction);
 }

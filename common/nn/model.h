@@ -92,6 +92,9 @@ enum assay_status assay_model_load(const struct assay_checkpoint *checkpoint, st
 /* Whether assay_model_load would go through, short of memory and of what stands within codes: config.json, and that
  * every tensor is there with its shape. Reads norms and biases only. */
 enum assay_status assay_model_check(const struct assay_checkpoint *checkpoint, struct assay_err *err) ASSAY_MUST_USE;
+/* The same, and what assay_model_bytes would be. */
+enum assay_status assay_model_measure(const struct assay_checkpoint *checkpoint, size_t *ret_bytes,
+                                      struct assay_err *err) ASSAY_MUST_USE;
 void assay_model_free(struct assay_model *model); /* NULL is fine */
 const struct assay_model_config *assay_model_config(const struct assay_model *model);
 size_t assay_model_bytes(const struct assay_model *model); /* as packed */
@@ -139,6 +142,9 @@ struct assay_head;
 /* The head's weight, or the embedding when tied, and what stands between its products and the logits. */
 enum assay_status assay_head_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                   struct assay_head **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* What assay_head_bytes would be; errors are those of assay_head_load. The weight is not read. */
+enum assay_status assay_head_measure(const struct assay_checkpoint *checkpoint, size_t *ret_bytes,
+                                     struct assay_err *err) ASSAY_MUST_USE;
 void assay_head_free(struct assay_head *head); /* NULL is fine */
 /* Logits of a row: ids in use, [0, vocab). Padding behind them has none and takes no part in any sum. */
 size_t assay_head_vocab(const struct assay_head *head);

@@ -98,10 +98,13 @@ enum assay_status assay_load_experts(struct assay_loading *l, size_t layer, stru
 void assay_experts_free(struct assay_experts *experts); /* NULL is fine */
 void assay_linear_release(struct assay_linear_weights *linear);
 
-/* That NAME.weight is there with that shape and a dtype that can be read, or that NAME has codes in its place. */
+/* That NAME.weight is there with that shape and a dtype that can be read, or that NAME has codes in its place; and the
+ * bytes of the panels that assay_panels_load makes of it. */
 enum assay_status assay_panels_check(const struct assay_checkpoint *checkpoint, const char *name, size_t n, size_t k,
-                                     bool transposed, const struct assay_quantization *quantization,
+                                     bool transposed, const struct assay_quantization *quantization, size_t *ret_bytes,
                                      struct assay_err *err) ASSAY_MUST_USE;
+/* Bytes that assay_panels_pack makes of a matrix. */
+size_t assay_panels_plain_bytes(enum assay_dtype dtype, size_t n, size_t k);
 
 /* NAME.weight_packed and its companions (pack-quantized), or NAME.weight U8 and its companions (bitsandbytes nf4). */
 enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

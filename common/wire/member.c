@@ -31,6 +31,8 @@ struct assay_member {
     /* under lock */
     uint64_t id; /* 0: not registered */
     bool stopping;
+    assay_member_loaded_fn loaded; /* NULL: nothing is said of it */
+    void *loaded_arg;
 };
 
 static struct timespec at_ms(int64_t ms)
@@ -113,6 +115,23 @@ static void fill_counters(struct assay_member *member, Assay__V1__ServiceCounter
         member->counters(member->arg, counters);
 }
 
+/* What is loaded, where the member tells that. */
+static void fill_loaded(struct assay_member *member, struct assay_digest ids[ASSAY_MEMBER_LOADED_MAX],
+                        ProtobufCBinaryData fields[ASSAY_MEMBER_LOADED_MAX], Assay__V1__HeartbeatRequest *request)
+{
+    pthread_mutex_lock(&member->lock);
+    assay_member_loaded_fn loaded = member->loaded;
+    void *arg = member->loaded_arg;
+    pthread_mutex_unlock(&member->lock);
+    if (!loaded)
+        return;
+    request->has_tells_loaded = request->tells_loaded = true;
+    request->n_loaded_variant_ids = loaded(arg, ids);
+    request->loaded_variant_ids = fields;
+    for (size_t i = 0; i < request->n_loaded_variant_ids; i++)
+        fields[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, ids[i].bytes};
+}
+
 /* False when the coordinator forgot the id, or is another process by now. */
 static bool heartbeat(struct assay_member *member, uint64_t id)
 {
@@ -122,6 +141,9 @@ static bool heartbeat(struct assay_member *member, uint64_t id)
     request.has_service_id = true;
     request.service_id = id;
     request.counters = &counters;
+    struct assay_digest ids[ASSAY_MEMBER_LOADED_MAX];
+    ProtobufCBinaryData fields[ASSAY_MEMBER_LOADED_MAX];
+    fill_loaded(member, ids, fields, &request);
     struct assay_reply *reply;
     enum assay_status status = call(member, "Heartbeat", &request.base, &reply);
     if (status != ASSAY_OK)
@@ -234,6 +256,14 @@ uint64_t assay_member_id(struct assay_member *member, int64_t wait_ms)
     uint64_t id = member->id;
     pthread_mutex_unlock(&member->lock);
     return id;
+}
+
+void assay_member_tell_loaded(struct assay_member *member, assay_member_loaded_fn loaded, void *arg)
+{
+    pthread_mutex_lock(&member->lock);
+    member->loaded = loaded;
+    member->loaded_arg = arg;
+    pthread_mutex_unlock(&member->lock);
 }
 
 void assay_member_forgotten(struct assay_member *member, uint64_t id)

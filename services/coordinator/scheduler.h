@@ -11,8 +11,8 @@
  * job has on loan the other waits for, and what is done is done for both.
  *
  * Who is next: among jobs that a worker can serve, the one that has had the least work for its weight (2^priority);
- * within the job a model that the worker has loaded, else the oldest run. A loaded model of another job goes first as
- * long as that job is not ahead by more than ASSAY_LOADED_SLACK_US.
+ * within the job a model that the worker has loaded, else the oldest run. Models of other jobs that it has loaded go
+ * first as long as their job is not ahead by more than ASSAY_LOADED_SLACK_US; among those the job that has had least.
  *
  * When nothing is pending, chunks of a lease that is late are lent a second time. Who completes first counts; the other
  * lease is lost once nothing of it is left.
@@ -98,6 +98,11 @@ bool assay_scheduler_lease(struct assay_scheduler *scheduler, const struct assay
 /* Whether a worker of this precision and numerics id would have a chance to get a lease now. Changes nothing. */
 bool assay_scheduler_has_work(const struct assay_scheduler *scheduler, const char *precision, const char *numerics_id,
                               int64_t now_ms);
+
+/* The variant that a worker of this precision and numerics id would get next if it had nothing loaded; NULL when
+ * nothing is pending for it. Valid until the scheduler changes. */
+const struct assay_variant_id *assay_scheduler_next_variant(struct assay_scheduler *scheduler, const char *precision,
+                                                            const char *numerics_id);
 
 /* Chunks of a lease are done; compute_us is what they took, 0 = not said. False: the lease is lost. *ret_run is the run
  * that the lease was given for (NULL when it has been removed), *ret_newly how many chunks were not done before. */

@@ -234,14 +234,23 @@ struct assay_run *assay_turn_choose(struct assay_scheduler *s, const struct assa
     if (!flow)
         return NULL;
     group->clock_us = ASSAY_MAX(group->clock_us, flow->served_us);
-    struct assay_run *run = ASSAY_HEAP_OWNER(assay_heap_first(&flow->runs), struct assay_run, in_flow);
+    struct assay_run *best = NULL;
     for (size_t i = 0; i < ask->loaded_count; i++) {
         struct assay_run *loaded = ready_run(s, &ask->loaded[i], fixed, open);
         s->steps++;
-        if (loaded && (loaded->flow == flow || loaded->flow->served_us <= flow->served_us + ASSAY_LOADED_SLACK_US))
-            return loaded;
+        if (loaded && (loaded->flow == flow || loaded->flow->served_us <= flow->served_us + ASSAY_LOADED_SLACK_US) &&
+            (!best || loaded->flow->served_us < best->flow->served_us))
+            best = loaded;
     }
-    return run;
+    return best ? best : ASSAY_HEAP_OWNER(assay_heap_first(&flow->runs), struct assay_run, in_flow);
+}
+
+const struct assay_variant_id *assay_scheduler_next_variant(struct assay_scheduler *scheduler, const char *precision,
+                                                            const char *numerics_id)
+{
+    const struct assay_ask ask = {.precision = precision, .numerics_id = numerics_id};
+    const struct assay_run *run = assay_turn_choose(scheduler, &ask);
+    return run ? &run->set->variant : NULL;
 }
 
 bool assay_scheduler_has_work(const struct assay_scheduler *scheduler, const char *precision, const char *numerics_id,

@@ -144,6 +144,15 @@ static void register_service(struct assay_call *call, void *service)
     assay_call_reply(call, &reply.base, NULL, 0);
 }
 
+void assay_service_note_loaded(struct assay_service *service, const ProtobufCBinaryData *ids, size_t count)
+{
+    size_t filled = 0;
+    for (size_t i = 0; i < count && filled < ASSAY_LOADED_MAX; i++)
+        if (ids[i].len == ASSAY_DIGEST_BYTES)
+            memcpy(service->loaded[filled++].digest.bytes, ids[i].data, ASSAY_DIGEST_BYTES);
+    service->loaded_count = filled;
+}
+
 static void heartbeat(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
@@ -158,6 +167,9 @@ static void heartbeat(struct assay_call *call, void *service)
     pthread_mutex_lock(&c->lock);
     bool known =
         assay_registry_seen(&c->registry, request->service_id, request->counters ? &counters : NULL, assay_now_ms());
+    if (known && request->tells_loaded)
+        assay_service_note_loaded(assay_registry_find(&c->registry, request->service_id), request->loaded_variant_ids,
+                                  request->n_loaded_variant_ids);
     pthread_mutex_unlock(&c->lock);
     Assay__V1__HeartbeatReply reply = ASSAY__V1__HEARTBEAT_REPLY__INIT;
     reply.has_unknown = true;

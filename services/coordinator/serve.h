@@ -3,6 +3,13 @@
 
 #include "services/coordinator/coordinator.h"
 
+/* A model that the worker of a parked call has loaded. */
+struct assay_parked_model {
+    struct assay_parked *parked;
+    struct assay_parked_model *prev, *next; /* of the same bench and model, the newest call first */
+    uint64_t key;                           /* of the model: the first bytes of its id */
+};
+
 /* A Lease call without work, until its time is over. */
 struct assay_parked {
     struct assay_parked *prev, *next; /* in its bench */
@@ -10,6 +17,8 @@ struct assay_parked {
     struct assay_call *call;
     struct assay_serve *serve;
     uint64_t timer;
+    struct assay_parked_model models[ASSAY_LOADED_MAX];
+    size_t models_count;
 };
 
 /* Parked calls of workers with one precision and numerics id, the oldest first: looked at only when there is work for
@@ -19,6 +28,7 @@ struct assay_bench {
     char precision[32];
     char numerics[64];
     struct assay_parked *first, *last;
+    struct assay_idmap models; /* by key: the newest struct assay_parked_model */
 };
 
 /* A WatchEvents or WatchDemand call. */
@@ -49,11 +59,23 @@ struct assay_service_message {
 };
 void assay_serve_fill_service(struct assay_service_message *message, bool leased, int64_t now_ms);
 
+/* Locked: which models a worker says it has loaded; ids of a wrong size are left out. */
+void assay_service_note_loaded(struct assay_service *service, const ProtobufCBinaryData *ids, size_t count);
+
 extern const assay_method_fn assay_serve_status_methods[];
 extern const assay_method_fn assay_serve_work_methods[];
 extern const assay_method_fn assay_serve_coordinator_methods[];
 
-/* serve_work.c: tries parked leases again for which there may be work now. */
+/* serve_work.c: answers a Lease call if there is work for its worker. */
+bool assay_serve_try_lease(struct assay_coordinator *coordinator, struct assay_call *call);
+/* serve_bench.c. NULL: out of memory. */
+struct assay_bench *assay_bench_get(struct assay_serve *serve, const char *precision, const char *numerics);
+/* Keeps the call until there is work or its time is over. `loaded` are the models of its worker. NULL as bench: answers
+ * that there is no work. */
+void assay_serve_park(struct assay_serve *serve, struct assay_call *call, struct assay_bench *bench,
+                      const struct assay_variant_id *loaded, size_t loaded_count, int64_t wait_ms);
+/* Tries parked leases again for which there may be work now: first that of a worker which has the model loaded that is
+ * next, else the oldest. */
 void assay_serve_parked(struct assay_serve *serve);
 void assay_serve_benches_free(struct assay_serve *serve);
 /* Locked: runs whose counts changed say so to their jobs. */

@@ -118,13 +118,10 @@ static bool lease_reply_fill(const struct assay_lease *lease, const struct assay
 /* Locked: which models the worker says it has loaded. */
 static void note_loaded(struct assay_service *service, const Assay__V1__LeaseRequest *request)
 {
-    size_t count = 0;
-    for (size_t i = 0; i < request->n_loaded_variant_ids && count < ASSAY_LOADED_MAX; i++)
-        if (request->loaded_variant_ids[i].len == ASSAY_DIGEST_BYTES)
-            memcpy(service->loaded[count++].digest.bytes, request->loaded_variant_ids[i].data, ASSAY_DIGEST_BYTES);
-    if (count == 0 && request->has_loaded_variant_id && request->loaded_variant_id.len == ASSAY_DIGEST_BYTES)
-        memcpy(service->loaded[count++].digest.bytes, request->loaded_variant_id.data, ASSAY_DIGEST_BYTES);
-    service->loaded_count = count;
+    if (request->n_loaded_variant_ids == 0 && request->has_loaded_variant_id)
+        assay_service_note_loaded(service, &request->loaded_variant_id, 1);
+    else
+        assay_service_note_loaded(service, request->loaded_variant_ids, request->n_loaded_variant_ids);
 }
 
 /* Locked: a lease for the caller, its reply filled. */
@@ -164,7 +161,7 @@ static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *re
 
 /* Answers the call with a lease if there is work for it. Keys point into the plan, which outlives the call's packing: a
  * job frees its plan only after its runs are out of the scheduler and its thread has ended. */
-static bool try_lease(struct assay_coordinator *c, struct assay_call *call)
+bool assay_serve_try_lease(struct assay_coordinator *c, struct assay_call *call)
 {
     struct lease_reply r = {.message = ASSAY__V1__LEASE_REPLY__INIT};
     int64_t begun_us = assay_now_us();
@@ -183,116 +180,6 @@ static bool try_lease(struct assay_coordinator *c, struct assay_call *call)
     return filled;
 }
 
-static void reply_no_work(struct assay_call *call)
-{
-    Assay__V1__LeaseReply reply = ASSAY__V1__LEASE_REPLY__INIT;
-    assay_call_reply(call, &reply.base, NULL, 0);
-}
-
-/* --- parked calls --- */
-
-static struct assay_bench *bench_get(struct assay_serve *serve, const char *precision, const char *numerics)
-{
-    struct assay_bench *bench = serve->benches;
-    while (bench && (strcmp(bench->precision, precision) != 0 || strcmp(bench->numerics, numerics) != 0))
-        bench = bench->next;
-    if (bench)
-        return bench;
-    bench = calloc(1, sizeof *bench);
-    if (!bench)
-        return NULL;
-    snprintf(bench->precision, sizeof bench->precision, "%s", precision);
-    snprintf(bench->numerics, sizeof bench->numerics, "%s", numerics);
-    bench->next = serve->benches;
-    serve->benches = bench;
-    return bench;
-}
-
-static void unpark(struct assay_parked *parked)
-{
-    struct assay_bench *bench = parked->bench;
-    *(parked->prev ? &parked->prev->next : &bench->first) = parked->next;
-    *(parked->next ? &parked->next->prev : &bench->last) = parked->prev;
-    assay_loop_timer_cancel(parked->serve->coordinator->loop, parked->timer);
-    parked->serve->coordinator->calls_parked--;
-    free(parked);
-}
-
-static void parked_over(void *arg)
-{
-    struct assay_parked *parked = arg;
-    struct assay_call *call = parked->call;
-    unpark(parked);
-    reply_no_work(call);
-}
-
-static void parked_cancelled(void *arg)
-{
-    struct assay_parked *parked = arg;
-    struct assay_call *call = parked->call;
-    struct assay_err err;
-    unpark(parked);
-    assay_err_set(&err, ASSAY_CANCELLED, "the worker gave up waiting for a lease");
-    assay_call_fail(call, &err);
-}
-
-/* Keeps the call until there is work or its time is over. */
-static void park(struct assay_serve *serve, struct assay_call *call, struct assay_bench *bench, int64_t wait_ms)
-{
-    struct assay_parked *parked = bench ? malloc(sizeof *parked) : NULL;
-    if (!parked) {
-        reply_no_work(call);
-        return;
-    }
-    *parked = (struct assay_parked){.prev = bench->last, .bench = bench, .call = call, .serve = serve};
-    *(bench->last ? &bench->last->next : &bench->first) = parked;
-    bench->last = parked;
-    serve->coordinator->calls_parked++;
-    parked->timer = assay_loop_timer(serve->coordinator->loop, wait_ms, 0, parked_over, parked);
-    if (parked->timer == 0) {
-        parked_over(parked);
-        return;
-    }
-    assay_call_on_cancel(call, parked_cancelled, parked);
-}
-
-static bool bench_has_work(struct assay_coordinator *c, const struct assay_bench *bench)
-{
-    char bound[ASSAY_QUEUE_BYTES_MAX];
-    assay_queue_of_worker(bench->precision, bench->numerics, bound);
-    int64_t now_ms = assay_now_ms();
-    pthread_mutex_lock(&c->lock);
-    bool has = assay_registry_pick(&c->registry, ASSAY_SERVICE_EVALUATOR) &&
-               (assay_scheduler_has_work(c->scheduler, bound, bench->numerics, now_ms) ||
-                assay_scheduler_has_work(c->scheduler, bench->precision, bench->numerics, now_ms));
-    pthread_mutex_unlock(&c->lock);
-    return has;
-}
-
-void assay_serve_parked(struct assay_serve *serve)
-{
-    for (struct assay_bench *bench = serve->benches; bench; bench = bench->next) {
-        struct assay_parked *next = bench->first;
-        while (next && bench_has_work(serve->coordinator, bench)) {
-            struct assay_parked *parked = next;
-            next = parked->next;
-            if (try_lease(serve->coordinator, parked->call))
-                unpark(parked);
-        }
-    }
-}
-
-void assay_serve_benches_free(struct assay_serve *serve)
-{
-    while (serve->benches) {
-        struct assay_bench *bench = serve->benches;
-        while (bench->first)
-            unpark(bench->first);
-        serve->benches = bench->next;
-        free(bench);
-    }
-}
-
 /* --- Lease --- */
 
 static void lease_chunks(struct assay_call *call, void *service)
@@ -301,13 +188,17 @@ static void lease_chunks(struct assay_call *call, void *service)
     const Assay__V1__LeaseRequest *request = assay_call_request(call);
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_bench *bench = NULL;
+    struct assay_variant_id loaded[ASSAY_LOADED_MAX];
+    size_t loaded_count = 0;
     pthread_mutex_lock(&c->lock);
     bool known = assay_registry_seen(&c->registry, request->service_id, NULL, assay_now_ms());
     bool stopping = c->stopping;
     if (known) {
         struct assay_service *worker = assay_registry_find(&c->registry, request->service_id);
         note_loaded(worker, request);
-        bench = bench_get(c->serve, worker->precision, worker->numerics);
+        loaded_count = worker->loaded_count;
+        memcpy(loaded, worker->loaded, loaded_count * sizeof *loaded);
+        bench = assay_bench_get(c->serve, worker->precision, worker->numerics);
     }
     pthread_mutex_unlock(&c->lock);
     if (!known || stopping) {
@@ -318,12 +209,9 @@ static void lease_chunks(struct assay_call *call, void *service)
         assay_call_fail(call, &err);
         return;
     }
-    if (try_lease(c, call))
-        return;
-    if (request->wait_ms)
-        park(c->serve, call, bench, (int64_t)ASSAY_MIN(request->wait_ms, (uint64_t)WAIT_MS_MAX));
-    else
-        reply_no_work(call);
+    if (!assay_serve_try_lease(c, call))
+        assay_serve_park(c->serve, call, request->wait_ms ? bench : NULL, loaded, loaded_count,
+                         (int64_t)ASSAY_MIN(request->wait_ms, (uint64_t)WAIT_MS_MAX));
 }
 
 /* --- Complete --- */

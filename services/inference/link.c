@@ -241,8 +241,8 @@ static void give_back(struct assay_link *link, uint64_t service_id, uint64_t lea
 }
 
 enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id, size_t chunks_max, int64_t wait_ms,
-                                   const struct assay_variant_id *loaded, struct assay_worker_lease *ret,
-                                   struct assay_err *err)
+                                   const struct assay_digest *loaded, size_t loaded_count,
+                                   struct assay_worker_lease *ret, struct assay_err *err)
 {
     Assay__V1__LeaseRequest request = ASSAY__V1__LEASE_REQUEST__INIT;
     struct assay_call_options options = {.deadline_ms = wait_ms + LEASE_GRACE_MS};
@@ -253,11 +253,11 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
     request.wait_ms = (uint64_t)wait_ms;
     request.has_batch_chunks = true;
     request.batch_chunks = (uint32_t)ASSAY_MAX(chunks_max / 2, 1); /* about two batches are asked for */
-    if (loaded) {
-        request.has_loaded_variant_id = true;
-        request.loaded_variant_id =
-            (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)loaded->digest.bytes};
-    }
+    ProtobufCBinaryData ids[ASSAY_LEASE_LOADED_MAX];
+    request.n_loaded_variant_ids = ASSAY_MIN(loaded_count, ASSAY_LEASE_LOADED_MAX);
+    request.loaded_variant_ids = ids;
+    for (size_t i = 0; i < request.n_loaded_variant_ids; i++)
+        ids[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)loaded[i].bytes};
     enum assay_status status = assay_call_unary(link->leasing, &assay__v1__work__descriptor, WORK_LEASE, &request.base,
                                                 &options, &lease.reply, err);
     if (status != ASSAY_OK)

@@ -65,11 +65,15 @@ void assay_link_free(struct assay_link *link); /* NULL is fine */
 /* The connection for all but leases: for the member. */
 struct assay_client *assay_link_coordinator(struct assay_link *link);
 
-/* Waits up to wait_ms for work. `loaded` may be NULL. NOT_FOUND: the coordinator does not know service_id. INTERNAL: a
+/* Models that a worker may say it has loaded. */
+#define ASSAY_LEASE_LOADED_MAX 16
+
+/* Waits up to wait_ms for work. `loaded` are the variants whose models are loaded, the one used last first, at most
+ * ASSAY_LEASE_LOADED_MAX. NOT_FOUND: the coordinator does not know service_id. INTERNAL: a
  * reply that contradicts itself; its lease has been given back. CANCELLED: assay_link_stop_leasing. */
 enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id, size_t chunks_max, int64_t wait_ms,
-                                   const struct assay_variant_id *loaded, struct assay_worker_lease *ret,
-                                   struct assay_err *err) ASSAY_MUST_USE;
+                                   const struct assay_digest *loaded, size_t loaded_count,
+                                   struct assay_worker_lease *ret, struct assay_err *err) ASSAY_MUST_USE;
 
 /* Records that go to one evaluator in one message. */
 struct assay_put_group {

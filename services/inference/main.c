@@ -14,6 +14,7 @@ struct program {
     char cache_dir[ASSAY_PATH_MAX];
     const char *precision, *device;
     int64_t batch_tokens;
+    double memory_gb;
     struct assay_inference *inference;
 };
 
@@ -45,6 +46,7 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
         .device = program->device,
         .pool = service->pool,
         .batch_tokens = (size_t)program->batch_tokens,
+        .memory_bytes = (uint64_t)(program->memory_gb * 1e9),
         .cache_dir = program->cache_dir,
     };
     enum assay_status status = assay_path_join(program->cache_dir, service->data_dir, ASSAY_ARTIFACTS_DIR, err);
@@ -88,7 +90,7 @@ static void drain(struct assay_service_process *service)
               "stopped chunks_run=%llu tokens_run=%llu records_sent=%llu compute_ms=%llu models_loaded=%llu",
               (unsigned long long)counts.chunks_run, (unsigned long long)counts.tokens_run,
               (unsigned long long)counts.records_sent, (unsigned long long)counts.compute_us / 1000,
-              (unsigned long long)counts.models_loaded);
+              (unsigned long long)counts.models.loads);
 }
 
 static void end(struct assay_service_process *service)
@@ -118,6 +120,14 @@ int main(int argc, char **argv)
          .max = BATCH_TOKENS_MAX,
          .argument = "N",
          .help = "tokens of one forward pass"},
+        {.name = "memory-gb",
+         .type = ASSAY_SETTING_DOUBLE,
+         .target = &program.memory_gb,
+         .min = 0,
+         .max = 1000000,
+         .argument = "GB",
+         .help = "memory that loaded models may take, a larger one is refused; 0: unused ones stay within an eighth of "
+                 "the machine's"},
     };
     const struct assay_service_program service = {
         .name = "inference",

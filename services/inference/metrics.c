@@ -12,12 +12,22 @@ static const struct assay_metric_row rows[] = {
      .help = "Wall time of forward passes; its rate is how busy the worker is.",
      .type = ASSAY_METRIC_COUNTER,
      .scale = 1e-6},
-    {.name = "assay_worker_models_loaded_total", .help = "Artifacts loaded.", .type = ASSAY_METRIC_COUNTER},
+    {.name = "assay_worker_models_loaded_total",
+     .help = "Artifacts loaded; one that is loaded again counts again.",
+     .type = ASSAY_METRIC_COUNTER},
+    {.name = "assay_worker_models_unloaded_total",
+     .help = "Of these, those that made room for others.",
+     .type = ASSAY_METRIC_COUNTER},
+    {.name = "assay_worker_models_resident", .help = "Models in memory.", .type = ASSAY_METRIC_GAUGE},
+    {.name = "assay_worker_models_resident_bytes",
+     .help = "Memory that they take, as packed.",
+     .type = ASSAY_METRIC_GAUGE},
+    {.name = "assay_worker_models_budget_bytes", .help = "Memory that they may take.", .type = ASSAY_METRIC_GAUGE},
     {.name = "assay_worker_batches_waiting",
      .help = "Batches that were computed and are on their way to the evaluator; 2 holds the worker back.",
      .type = ASSAY_METRIC_GAUGE},
 };
-enum { CHUNKS, TOKENS, RECORDS, COMPUTE, MODELS, BATCHES, ROWS };
+enum { CHUNKS, TOKENS, RECORDS, COMPUTE, LOADED, UNLOADED, RESIDENT, RESIDENT_BYTES, BUDGET_BYTES, BATCHES, ROWS };
 _Static_assert(ROWS == ASSAY_COUNT(rows), "one row each");
 
 static struct {
@@ -35,7 +45,11 @@ static void collect(void *arg)
     assay_counter_set(worker.series[TOKENS], counts.tokens_run);
     assay_counter_set(worker.series[RECORDS], counts.records_sent);
     assay_counter_set(worker.series[COMPUTE], counts.compute_us);
-    assay_counter_set(worker.series[MODELS], counts.models_loaded);
+    assay_counter_set(worker.series[LOADED], counts.models.loads);
+    assay_counter_set(worker.series[UNLOADED], counts.models.unloads);
+    assay_gauge_set(worker.series[RESIDENT], (double)counts.models.resident);
+    assay_gauge_set(worker.series[RESIDENT_BYTES], (double)counts.models.bytes);
+    assay_gauge_set(worker.series[BUDGET_BYTES], (double)counts.models.bytes_max);
     assay_gauge_set(worker.series[BATCHES], (double)counts.batches_waiting);
 }
 

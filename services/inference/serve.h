@@ -9,6 +9,7 @@ struct assay_inference_options {
     const char *precision, *device;
     struct assay_pool *pool;
     size_t batch_tokens;
+    uint64_t memory_bytes; /* that models may take together; 0: unused ones stay within an eighth of the machine's */
     const char *cache_dir; /* where artifacts go that are not visible here */
 };
 
@@ -19,6 +20,8 @@ enum assay_status assay_inference_new(struct assay_loop *loop, const struct assa
                                       struct assay_inference **ret, struct assay_err *err) ASSAY_MUST_USE;
 /* Fills what the coordinator is to know of it. */
 void assay_inference_describe(const struct assay_inference *inference, Assay__V1__RegisterRequest *registration);
+/* The table of loaded models, for other services of the process; it lives as long as `inference`. */
+struct assay_models *assay_inference_models(struct assay_inference *inference);
 /* assay_member_counters_fn */
 void assay_inference_count(void *inference, Assay__V1__ServiceCounters *counters);
 /* Adds what it counts to the registry; it outlives the registry's prints. */

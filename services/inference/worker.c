@@ -17,18 +17,19 @@
 #define MEAN_TOKENS_AT_FIRST 512
 #define BACKOFF_FIRST_MS 100
 #define BACKOFF_MAX_MS 5000
+/* How long a lease waits for room that others hold. */
+#define ROOM_WAIT_MS 10000
 /* How often a stopping worker looks whether its threads are done. */
 #define STOP_TICK_MS 50
 
 struct assay_worker {
     struct assay_worker_options options;
     struct assay_member *member;
-    struct assay_executor *executor; /* the worker thread's */
     struct assay_outbox *outbox;
     size_t mean_tokens;
     int64_t backoff_ms; /* 0 while all goes well */
     uint64_t random;
-    atomic_uint_fast64_t chunks_run, tokens_run, compute_us, models_loaded;
+    atomic_uint_fast64_t chunks_run, tokens_run, compute_us;
     atomic_bool stopping;
     pthread_t thread;
     bool started;
@@ -100,50 +101,60 @@ static bool is_stopping(void *arg)
     return atomic_load(&worker->stopping);
 }
 
-/* A model that is loaded needs no files. */
-static enum assay_status find_artifact(struct assay_worker *worker, const struct assay_artifact_source *source,
-                                       char dir[ASSAY_PATH_MAX], struct assay_err *err)
+struct search {
+    struct assay_worker *worker;
+    const struct assay_worker_lease *lease;
+};
+
+static enum assay_status find_artifact(void *arg, char dir[ASSAY_PATH_MAX], struct assay_err *err)
 {
-    const struct assay_variant_id *loaded = assay_executor_loaded(worker->executor);
-    if (loaded && assay_digest_equal(&loaded->digest, &source->variant->digest)) {
-        strcpy(dir, source->artifact_dir);
-        return ASSAY_OK;
-    }
-    enum assay_status status = assay_artifact_find(source, dir, err);
+    const struct search *search = arg;
+    const struct assay_artifact_source source = {.loop = search->worker->options.loop,
+                                                 .variant = &search->lease->variant,
+                                                 .artifact_dir = search->lease->artifact_dir,
+                                                 .endpoint = search->lease->artifact_endpoint,
+                                                 .cache_dir = search->worker->options.cache_dir,
+                                                 .cancelled = is_stopping,
+                                                 .arg = search->worker};
+    enum assay_status status = assay_artifact_find(&source, dir, err);
     if (status == ASSAY_CANCELLED)
         status = assay_err_set(err, ASSAY_UNAVAILABLE, "the worker is shutting down");
     return status;
 }
 
-static enum assay_status load_model(struct assay_worker *worker, const struct assay_worker_lease *lease,
-                                    struct assay_err *err)
+static bool search_is_over(void *arg)
 {
-    bool was_loaded = false;
+    const struct search *search = arg;
+    return is_stopping(search->worker);
+}
+
+static enum assay_status get_model(struct assay_worker *worker, const struct assay_worker_lease *lease,
+                                   struct assay_resident **ret, struct assay_err *err)
+{
+    bool was_there = false;
     char hex[ASSAY_DIGEST_HEX];
     int64_t started_ms = assay_now_ms();
     if (strcmp(lease->scheme, worker->options.precision) != 0)
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "this worker runs %s, the lease is of %s",
                              worker->options.precision, lease->scheme);
     struct assay_span span;
-    char dir[ASSAY_PATH_MAX];
-    const struct assay_artifact_source source = {.loop = worker->options.loop,
-                                                 .variant = &lease->variant,
-                                                 .artifact_dir = lease->artifact_dir,
-                                                 .endpoint = lease->artifact_endpoint,
-                                                 .cache_dir = worker->options.cache_dir,
-                                                 .cancelled = is_stopping,
-                                                 .arg = worker};
+    struct search search = {worker, lease};
+    const struct assay_model_want want = {.part = ASSAY_MODEL_DECODER,
+                                          .id = lease->variant.digest,
+                                          .dir = lease->artifact_dir,
+                                          .find = find_artifact,
+                                          .wait_ms = ROOM_WAIT_MS,
+                                          .cancelled = search_is_over,
+                                          .arg = &search};
     assay_span_begin(&span, "load", NULL);
-    enum assay_status status = find_artifact(worker, &source, dir, err);
+    enum assay_status status = assay_models_acquire(worker->options.models, &want, ret, &was_there, err);
+    if (was_there)
+        return status;
+    assay_span_end(&span);
     if (status == ASSAY_OK)
-        status = assay_executor_load(worker->executor, &lease->variant, dir, &was_loaded, err);
-    if (!was_loaded)
-        assay_span_end(&span);
-    if (status == ASSAY_OK && !was_loaded) {
-        atomic_fetch_add(&worker->models_loaded, 1);
-        assay_log(ASSAY_LOG_INFO, "model loaded variant=%.16s dir=%s wall_ms=%lld",
-                  assay_digest_hex(&lease->variant.digest, hex), dir, (long long)(assay_now_ms() - started_ms));
-    }
+        assay_log(ASSAY_LOG_INFO, "model loaded variant=%.16s dir=%s bytes=%zu wall_ms=%lld",
+                  assay_digest_hex(&lease->variant.digest, hex), lease->artifact_dir,
+                  assay_model_bytes(assay_resident_decoder(*ret)), (long long)(assay_now_ms() - started_ms));
     return status;
 }
 
@@ -154,11 +165,11 @@ static bool is_measured(const struct assay_worker_lease *lease, const struct ass
 
 /* Room for the records of chunks[begin, end), and the sequences that fill it. A record of f16 takes the place of its
  * f32 rows; that of a measured chunk stands behind them. */
-static struct assay_batch *prepare_batch(const struct assay_worker *worker, struct assay_loan *loan, size_t begin,
+static struct assay_batch *prepare_batch(const struct assay_model *model, struct assay_loan *loan, size_t begin,
                                          size_t end, struct assay_sequence *sequences)
 {
     const struct assay_worker_lease *lease = assay_loan_lease(loan);
-    size_t width = assay_executor_width(worker->executor), floats = 0, records = end - begin;
+    size_t width = assay_model_config(model)->hidden, floats = 0, records = end - begin;
     for (size_t i = begin; i < end; i++) {
         size_t values = (lease->chunks[i].end - lease->chunks[i].begin) * width;
         bool measured = is_measured(lease, &lease->chunks[i]);
@@ -206,19 +217,20 @@ static enum assay_status narrow_batch(struct assay_batch *batch, struct assay_er
 }
 
 /* Runs chunks[begin, end) and hands their records over. */
-static enum assay_status run_batch(struct assay_worker *worker, struct assay_loan *loan, size_t begin, size_t end,
-                                   struct assay_err *err)
+static enum assay_status run_batch(struct assay_worker *worker, const struct assay_model *model,
+                                   struct assay_loan *loan, size_t begin, size_t end, struct assay_err *err)
 {
     size_t count = end - begin, tokens = 0;
     struct assay_span span;
     assay_span_begin(&span, "forward", NULL);
     struct assay_sequence *sequences = calloc(count, sizeof *sequences);
-    struct assay_batch *batch = sequences ? prepare_batch(worker, loan, begin, end, sequences) : NULL;
+    struct assay_batch *batch = sequences ? prepare_batch(model, loan, begin, end, sequences) : NULL;
     enum assay_status status;
     if (!batch)
         status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for the records of %zu chunks", count);
     else
-        status = assay_executor_run(worker->executor, sequences, count, &batch->compute_us, err);
+        status = assay_execute(worker->options.models, model, worker->options.pool, sequences, count,
+                               &batch->compute_us, err);
     if (status == ASSAY_OK)
         status = narrow_batch(batch, err);
     free(sequences);
@@ -247,7 +259,8 @@ static void note_mean(struct assay_worker *worker, const uint32_t *tokens, size_
     worker->mean_tokens = ASSAY_MAX(sum / count, 1);
 }
 
-static enum assay_status run_chunks(struct assay_worker *worker, struct assay_loan *loan, struct assay_err *err)
+static enum assay_status run_chunks(struct assay_worker *worker, const struct assay_model *model,
+                                    struct assay_loan *loan, struct assay_err *err)
 {
     const struct assay_worker_lease *lease = assay_loan_lease(loan);
     uint32_t *tokens = calloc(lease->count, sizeof *tokens);
@@ -263,7 +276,7 @@ static enum assay_status run_chunks(struct assay_worker *worker, struct assay_lo
             break;
         }
         size_t length = assay_batch_length(tokens + done, lease->count - done, worker->options.batch_tokens);
-        status = run_batch(worker, loan, done, done + length, err);
+        status = run_batch(worker, model, loan, done, done + length, err);
         done += length;
     }
     free(tokens);
@@ -281,9 +294,11 @@ static void run_lease(struct assay_worker *worker, struct assay_worker_lease *le
     assay_span_begin(&span, "lease", NULL);
     assay_span_text(&span, "precision", worker->options.precision);
     assay_span_number(&span, "chunks", (int64_t)assay_loan_lease(loan)->count);
-    enum assay_status status = load_model(worker, assay_loan_lease(loan), &err);
+    struct assay_resident *model = NULL;
+    enum assay_status status = get_model(worker, assay_loan_lease(loan), &model, &err);
     if (status == ASSAY_OK)
-        status = run_chunks(worker, loan, &err);
+        status = run_chunks(worker, assay_resident_decoder(model), loan, &err);
+    assay_models_release(worker->options.models, model);
     assay_span_text(&span, "status", assay_status_name(status));
     assay_span_end(&span);
     if (status != ASSAY_OK) {
@@ -321,10 +336,11 @@ static void *work(void *arg)
             continue;
         struct assay_worker_lease lease = {0};
         struct assay_err err = ASSAY_ERR_INIT;
+        struct assay_digest loaded[ASSAY_LEASE_LOADED_MAX];
+        size_t loaded_count = assay_models_list(worker->options.models, loaded, ASSAY_LEASE_LOADED_MAX);
         size_t chunks_max = assay_worker_chunks_max(worker->options.batch_tokens, worker->mean_tokens);
-        enum assay_status status =
-            assay_link_lease(worker->options.link, service_id, chunks_max, worker->options.lease_wait_ms,
-                             assay_executor_loaded(worker->executor), &lease, &err);
+        enum assay_status status = assay_link_lease(worker->options.link, service_id, chunks_max,
+                                                    worker->options.lease_wait_ms, loaded, loaded_count, &lease, &err);
         if (status != ASSAY_OK)
             handle_lease_failure(worker, service_id, status, &err);
         else if (lease.count > 0)
@@ -356,12 +372,7 @@ enum assay_status assay_worker_new(const struct assay_worker_options *options, s
     pthread_cond_init(&worker->changed, &monotonic);
     pthread_condattr_destroy(&monotonic);
     pthread_mutex_init(&worker->lock, NULL);
-    enum assay_status status = ASSAY_OK;
-    worker->executor = assay_executor_new(options->pool);
-    if (!worker->executor)
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while starting the worker");
-    if (status == ASSAY_OK)
-        status = assay_outbox_start(options->link, &options->outbox, &worker->outbox, err);
+    enum assay_status status = assay_outbox_start(options->link, &options->outbox, &worker->outbox, err);
     if (status == ASSAY_OK)
         *ret = worker;
     else
@@ -406,7 +417,6 @@ void assay_worker_free(struct assay_worker *worker)
     if (!worker)
         return;
     assay_outbox_free(worker->outbox);
-    assay_executor_free(worker->executor);
     pthread_cond_destroy(&worker->changed);
     pthread_mutex_destroy(&worker->lock);
     free(worker);
@@ -419,7 +429,7 @@ struct assay_worker_counts assay_worker_counts(const struct assay_worker *worker
         .tokens_run = atomic_load(&worker->tokens_run),
         .records_sent = assay_outbox_sent(worker->outbox),
         .compute_us = atomic_load(&worker->compute_us),
-        .models_loaded = atomic_load(&worker->models_loaded),
         .batches_waiting = assay_outbox_waiting(worker->outbox),
+        .models = assay_models_stats(worker->options.models),
     };
 }

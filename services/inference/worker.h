@@ -3,11 +3,13 @@
 
 #include "common/base/pool.h"
 #include "common/wire/member.h"
+#include "services/inference/models.h"
 #include "services/inference/outbox.h"
 
 struct assay_worker_options {
     struct assay_link *link;
     struct assay_pool *pool;
+    struct assay_models *models;
     struct assay_loop *loop;
     const char *cache_dir; /* where artifacts go that are not visible here */
     const char *precision; /* leases of another scheme are given back */
@@ -18,13 +20,14 @@ struct assay_worker_options {
 
 /* Counts since the start. A chunk counts when its forward pass has run, whatever becomes of its record. */
 struct assay_worker_counts {
-    uint64_t chunks_run, tokens_run, records_sent, compute_us, models_loaded;
+    uint64_t chunks_run, tokens_run, records_sent, compute_us;
     size_t batches_waiting; /* computed, and on their way to the evaluator now */
+    struct assay_models_stats models;
 };
 
 struct assay_worker;
 
-/* The link, the pool and the strings outlive the worker. */
+/* The link, the pool, the models and the strings outlive the worker. */
 enum assay_status assay_worker_new(const struct assay_worker_options *options, struct assay_worker **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 /* Starts the thread. The member outlives assay_worker_stop. */

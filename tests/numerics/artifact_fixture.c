@@ -59,6 +59,11 @@ enum assay_status model_load(const char *dir, struct assay_pool *pool, struct as
     struct assay_checkpoint *checkpoint;
     want_ok(assay_checkpoint_open(dir, &checkpoint, &err));
     enum assay_status status = assay_model_load(checkpoint, pool, ret, &err);
+    size_t bytes = 0;
+    if (status == ASSAY_OK) { /* workers trust what is measured before */
+        want_ok(assay_model_measure(checkpoint, &bytes, &err));
+        assert_int_equal(bytes, assay_model_bytes(*ret));
+    }
     assay_checkpoint_close(checkpoint);
     return status;
 }

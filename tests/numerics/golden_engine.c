@@ -27,6 +27,11 @@ struct engine engine_open(const char *dir, size_t threads, const char *path)
     want_ok(assay_checkpoint_open(dir, &checkpoint, &golden_err));
     want_ok(assay_model_load(checkpoint, e.pool, &e.model, &golden_err));
     want_ok(assay_head_load(checkpoint, e.pool, &e.head, &golden_err));
+    size_t model_bytes = 0, head_bytes = 0; /* workers trust what is measured before */
+    want_ok(assay_model_measure(checkpoint, &model_bytes, &golden_err));
+    want_ok(assay_head_measure(checkpoint, &head_bytes, &golden_err));
+    assert_int_equal(model_bytes, assay_model_bytes(e.model));
+    assert_int_equal(head_bytes, assay_head_bytes(e.head));
     assay_checkpoint_close(checkpoint);
     unsetenv("ASSAY_CPU_MASK");
     return e;

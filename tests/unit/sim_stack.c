@@ -23,8 +23,8 @@ struct sim_worker {
     int64_t chunk_ms;
     int64_t silent_until_ms; /* no sign of life before */
     int64_t beat_ms;
-    struct assay_variant_id loaded;
-    bool has_loaded;
+    struct assay_variant_id loaded[SIM_MODELS_MAX]; /* the one used last first */
+    size_t loaded_count;
     uint64_t lease;
     size_t run, *chunks, count, done; /* of its lease */
 };
@@ -161,6 +161,21 @@ static void next_at(struct sim *sim, struct sim_worker *worker, int64_t at_ms)
     assay_heap_moved(&sim->due, &worker->due);
 }
 
+/* The model becomes the first of the list. */
+static void load(struct sim *sim, struct sim_worker *worker, struct assay_variant_id variant)
+{
+    size_t at = 0, models = sim->options->models ? sim->options->models : 1;
+    while (at < worker->loaded_count && !assay_digest_equal(&worker->loaded[at].digest, &variant.digest))
+        at++;
+    if (at == worker->loaded_count) {
+        sim->result->loads++;
+        worker->loaded_count = ASSAY_MIN(worker->loaded_count + 1, models);
+        at = worker->loaded_count - 1;
+    }
+    memmove(worker->loaded + 1, worker->loaded, at * sizeof *worker->loaded);
+    worker->loaded[0] = variant;
+}
+
 static void ask(struct sim *sim, struct sim_worker *worker)
 {
     struct assay_lease got;
@@ -168,8 +183,8 @@ static void ask(struct sim *sim, struct sim_worker *worker)
     const struct assay_ask request = {.service_id = worker->id,
                                       .precision = worker->precision,
                                       .numerics_id = "n1",
-                                      .loaded = &worker->loaded,
-                                      .loaded_count = worker->has_loaded,
+                                      .loaded = worker->loaded,
+                                      .loaded_count = worker->loaded_count,
                                       .chunks_max = ASSAY_LEASE_CHUNKS_MAX,
                                       .workers = assay_registry_workers(&sim->registry, worker->precision)};
     if (!assay_scheduler_lease(sim->scheduler, &request, sim->now_ms, &got, &err)) {
@@ -181,8 +196,7 @@ static void ask(struct sim *sim, struct sim_worker *worker)
     worker->run = (size_t)(run - sim->runs);
     worker->count = got.count;
     worker->done = 0;
-    worker->loaded = variant_id(run->variant);
-    worker->has_loaded = true;
+    load(sim, worker, variant_id(run->variant));
     for (size_t i = 0; i < got.count; i++) {
         worker->chunks[i] = run->begin + got.chunks[i];
         sim->result->regranted += sim->have[run->variant][worker->chunks[i]];

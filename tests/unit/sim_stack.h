@@ -5,10 +5,13 @@
 #include "services/coordinator/registry.h"
 #include "services/coordinator/scheduler.h"
 
+#define SIM_MODELS_MAX 4
+
 struct sim_options {
     size_t workers, chunks; /* chunks of all variants together; at least 1000 */
     uint64_t seed;
     bool faults;
+    size_t models; /* that a worker holds, at most SIM_MODELS_MAX; the one used longest ago makes room. 0: one */
 };
 
 struct sim_result {
@@ -22,6 +25,7 @@ struct sim_result {
     size_t dead;         /* runs with a dead chunk */
     uint64_t silences, late_answers, lost_answers, failures;
     uint64_t registrations;
+    uint64_t loads; /* leases of a model that their worker did not have */
     double simulated_s;
     double steps_per_decision; /* a decision: a lease, or none; a chunk lent; a chunk done; a heartbeat */
 };

@@ -72,6 +72,25 @@ static void other_seeds_change_nothing(void **state)
     }
 }
 
+/* Each precision has two variants, which several jobs want in turns. */
+static void workers_that_hold_both_models_load_each_once(void **state)
+{
+    (void)state;
+    uint64_t loads[2];
+    for (size_t models = 1; models <= 2; models++) {
+        const struct sim_options options = {.workers = 20, .chunks = 40000, .seed = 7, .models = models};
+        struct sim_result result;
+        assert_true(sim_run(&options, &result));
+        check(&result);
+        assert_true(result.steps_per_decision <= STEPS_PER_DOUBLING_MAX * log2((double)options.chunks));
+        loads[models - 1] = result.loads;
+    }
+    printf("20 workers that hold one model: %llu loads; two: %llu\n", (unsigned long long)loads[0],
+           (unsigned long long)loads[1]);
+    assert_true(loads[1] <= 2 * 20);
+    assert_true(loads[0] > loads[1]);
+}
+
 static void the_same_seed_gives_the_same_run(void **state)
 {
     (void)state;
@@ -90,6 +109,7 @@ int main(int argc, char **argv)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(nothing_is_lost_or_counted_twice_and_decisions_are_logarithmic),
         cmocka_unit_test(other_seeds_change_nothing),
+        cmocka_unit_test(workers_that_hold_both_models_load_each_once),
         cmocka_unit_test(the_same_seed_gives_the_same_run),
     };
     if (argc > 1)

@@ -37,6 +37,7 @@ static void on_register(struct assay_call *call, void *service)
     reply.has_service_id = reply.has_heartbeat_ms = true;
     reply.service_id = ++fakes->registrations;
     reply.heartbeat_ms = 50;
+    fakes->memory_bytes = request->memory_bytes;
     snprintf(fakes->precision, sizeof fakes->precision, "%s", request->precision ? request->precision : "");
     snprintf(fakes->numerics_id, sizeof fakes->numerics_id, "%s", request->numerics_id ? request->numerics_id : "");
     saw(fakes);
@@ -51,6 +52,7 @@ static void on_heartbeat(struct assay_call *call, void *service)
     pthread_mutex_lock(&fakes->lock);
     if (request->counters)
         fakes->counters = *request->counters;
+    fakes->beat_loaded_count = request->tells_loaded ? request->n_loaded_variant_ids : SIZE_MAX;
     saw(fakes);
     assay_call_reply(call, &reply.base, NULL, 0);
 }
@@ -126,6 +128,9 @@ static void on_lease(struct assay_call *call, void *service)
     pthread_mutex_lock(&fakes->lock);
     fakes->lease_calls++;
     fakes->chunks_max = request->chunks_max;
+    fakes->loaded_count = ASSAY_MIN(request->n_loaded_variant_ids, ASSAY_COUNT(fakes->loaded));
+    for (size_t i = 0; i < fakes->loaded_count; i++)
+        memcpy(fakes->loaded[i], request->loaded_variant_ids[i].data, sizeof fakes->loaded[i]);
     bool forgotten = request->service_id == fakes->forgotten_service_id;
     int64_t park_ms = fakes->park_ms;
     if (!forgotten && fakes->leases_given < fakes->leases_count) {

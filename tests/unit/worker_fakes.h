@@ -62,6 +62,9 @@ struct fakes {
     size_t registrations, lease_calls, puts;
     char precision[64], numerics_id[64];
     uint32_t chunks_max;
+    uint64_t memory_bytes;
+    unsigned char loaded[16][32];           /* of the last Lease */
+    size_t loaded_count, beat_loaded_count; /* the latter of the last heartbeat */
     struct fake_complete completes[FAKE_COMPLETES_MAX];
     size_t completes_count;
     struct fake_record records[FAKE_CHUNKS_MAX];

@@ -1,0 +1,92 @@
+/* Models that workers have loaded, and whose turn it is. */
+#include "tests/cmocka_all.h"
+
+#include "services/coordinator/scheduler.h"
+
+enum { CHUNKS = 10 };
+
+static struct assay_chunk_key keys[CHUNKS];
+static const uint8_t have_none[CHUNKS];
+static const struct assay_variant_id variant_a = {{{1}}}, variant_b = {{{2}}};
+
+static struct assay_run *add(struct assay_scheduler *s, const struct assay_variant_id *id, uint64_t job)
+{
+    struct assay_run *run = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    const struct assay_run_options options = {.precision = "int8",
+                                              .variant = *id,
+                                              .numerics = "",
+                                              .keys = keys,
+                                              .have = have_none,
+                                              .count = CHUNKS,
+                                              .job = job};
+    for (size_t i = 0; i < CHUNKS; i++)
+        keys[i].digest.bytes[0] = (uint8_t)i;
+    assert_int_equal(assay_scheduler_add(s, &options, &run, &err), ASSAY_OK);
+    return run;
+}
+
+/* One chunk for a worker with these models. */
+static struct assay_ask ask_of(const struct assay_variant_id *loaded, size_t count)
+{
+    return (struct assay_ask){.service_id = 1,
+                              .precision = "int8",
+                              .numerics_id = "n1",
+                              .loaded = loaded,
+                              .loaded_count = count,
+                              .chunks_max = 1,
+                              .workers = 1};
+}
+
+/* Two jobs whose models are both loaded take turns as if there were nothing to load. */
+static void among_loaded_models_the_job_that_had_least_goes_first(void **state)
+{
+    (void)state;
+    struct assay_scheduler *s = assay_scheduler_new();
+    struct assay_run *run, *a = add(s, &variant_a, 1), *b = add(s, &variant_b, 2);
+    const struct assay_variant_id both[] = {variant_a, variant_b};
+    const struct assay_ask ask = ask_of(both, ASSAY_COUNT(both));
+    struct assay_lease got;
+    struct assay_err err = ASSAY_ERR_INIT;
+    size_t newly, turns[2] = {0, 0};
+    for (size_t i = 0; i < 4; i++) {
+        assert_true(assay_scheduler_lease(s, &ask, 0, &got, &err));
+        turns[got.run == b]++;
+        assert_true(got.run == a || got.run == b);
+        struct assay_chunk_key key = keys[got.chunks[0]];
+        assert_true(assay_scheduler_complete(s, 1, got.id, &key, 1, 1000000, 0, &run, &newly));
+    }
+    assert_int_equal(turns[0], 2);
+    assert_int_equal(turns[1], 2);
+    assay_scheduler_free(s);
+}
+
+static void the_next_variant_is_what_a_worker_with_nothing_loaded_gets(void **state)
+{
+    (void)state;
+    struct assay_scheduler *s = assay_scheduler_new();
+    struct assay_lease got;
+    struct assay_err err = ASSAY_ERR_INIT;
+    assert_null(assay_scheduler_next_variant(s, "int8", "n1"));
+    struct assay_run *a = add(s, &variant_a, 1);
+    add(s, &variant_b, 2);
+    const struct assay_variant_id *next = assay_scheduler_next_variant(s, "int8", "n1");
+    assert_non_null(next);
+    assert_true(assay_digest_equal(&next->digest, &variant_a.digest));
+    assert_null(assay_scheduler_next_variant(s, "int4", "n1"));
+    const struct assay_ask ask = ask_of(NULL, 0);
+    assert_true(assay_scheduler_lease(s, &ask, 0, &got, &err));
+    assert_ptr_equal(got.run, a);
+    next = assay_scheduler_next_variant(s, "int8", "n1");
+    assert_true(next && assay_digest_equal(&next->digest, &variant_b.digest));
+    assay_scheduler_free(s);
+}
+
+int main(void)
+{
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(among_loaded_models_the_job_that_had_least_goes_first),
+        cmocka_unit_test(the_next_variant_is_what_a_worker_with_nothing_loaded_gets),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
