@@ -55,7 +55,8 @@ int assay_command_import(int argc, char **argv)
     };
     const struct assay_command command = {
         .usage = "assay import FILE.gguf -o DIR [--json]",
-        .summary = "Makes a checkpoint in the Hugging Face layout of a GGUF file of the Llama family (F32, F16, BF16, "
+        .summary = "Makes a checkpoint in the Hugging Face layout of a GGUF file: llama, qwen2, qwen3, phi2, phi3, "
+                   "granite, gemma2, gemma3, gpt2, gptneox, deepseek2 with DeepSeek-V3's experts (F32, F16, BF16, "
                    "Q8_0, Q4 and Q5 of both kinds, Q2_K to Q6_K, IQ4_NL, IQ4_XS). Values stay as they are: a tensor is "
                    "stored in F32 where 16 bits do not hold "
                    "it exactly, so expect about 4 bytes a weight.",

@@ -3,7 +3,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/formats/gguf_llama.h"
+#include "common/formats/gguf_model.h"
 #include "common/formats/gguf_tokenizer.h"
 #include "common/formats/safetensors.h"
 
@@ -12,35 +12,21 @@
 
 struct import {
     const struct assay_gguf *file;
-    struct assay_gguf_llama model;
+    struct assay_gguf_model model;
     enum assay_dtype *dtypes; /* by part */
     float *values;            /* `room` of them; narrowed in place */
     size_t room;
+    float *scratch; /* of the part at hand */
     assay_gguf_progress_fn progress;
     void *arg;
 };
 
 static void import_release(struct import *import)
 {
-    assay_gguf_llama_release(&import->model);
+    assay_gguf_model_release(&import->model);
     free(import->dtypes);
+    free(import->scratch);
     free(import->values);
-}
-
-static uint64_t columns_of(const struct assay_gguf_part *part)
-{
-    return part->tensor->shape[part->tensor->rank - 1];
-}
-
-/* Where row `row` of the checkpoint stands in the file. */
-static uint64_t source_row(const struct assay_gguf_part *part, uint64_t row)
-{
-    if (part->rotary_heads == 0)
-        return row;
-    uint64_t head_dim = part->tensor->shape[0] / part->rotary_heads;
-    uint64_t head = row / head_dim, in_head = row % head_dim;
-    uint64_t half = in_head / (head_dim / 2), pair = in_head % (head_dim / 2);
-    return head * head_dim + 2 * pair + half;
 }
 
 static uint32_t bits_of(float value)
@@ -62,11 +48,10 @@ static void narrow_choice(const float *values, size_t n, bool *f16, bool *bf16)
 
 static enum assay_dtype choose_dtype(const struct import *import, const struct assay_gguf_part *part)
 {
-    bool f16 = true, bf16 = true;
-    uint64_t columns = columns_of(part);
-    for (uint64_t at = 0; at < part->tensor->elements && (f16 || bf16); at += columns) {
-        assay_gguf_to_f32(part->tensor, at, (size_t)columns, import->values);
-        narrow_choice(import->values, (size_t)columns, &f16, &bf16);
+    bool f16 = true, bf16 = true, filled = false;
+    for (uint64_t row = 0; row < part->rows && (f16 || bf16); row++) {
+        assay_gguf_part_rows(part, row, 1, import->scratch, &filled, import->values);
+        narrow_choice(import->values, (size_t)part->columns, &f16, &bf16);
     }
     return f16 ? ASSAY_F16 : bf16 ? ASSAY_BF16 : ASSAY_F32;
 }
@@ -84,14 +69,12 @@ static enum assay_status write_part(const struct import *import, size_t index, s
                                     struct assay_err *err)
 {
     const struct assay_gguf_part *part = &import->model.parts[index];
-    uint64_t columns = columns_of(part), rows = part->tensor->elements / columns;
-    uint64_t at_once = import->room / columns;
+    const uint64_t columns = part->columns, at_once = import->room / columns;
+    bool filled = false;
     enum assay_status status = ASSAY_OK;
-    for (uint64_t row = 0; row < rows && status == ASSAY_OK;) {
-        uint64_t count = ASSAY_MIN(at_once, rows - row);
-        for (uint64_t i = 0; i < count; i++)
-            assay_gguf_to_f32(part->tensor, source_row(part, row + i) * columns, (size_t)columns,
-                              import->values + i * columns);
+    for (uint64_t row = 0; row < part->rows && status == ASSAY_OK;) {
+        uint64_t count = ASSAY_MIN(at_once, part->rows - row);
+        assay_gguf_part_rows(part, row, count, import->scratch, &filled, import->values);
         narrow_values(import->dtypes[index], import->values, (size_t)(count * columns));
         status = assay_safetensors_append(writer, import->values,
                                           (size_t)(count * columns) * assay_dtype_bytes(import->dtypes[index]), err);
@@ -136,9 +119,9 @@ static enum assay_status write_weights(const struct import *import, const char *
     order_parts(import, order);
     for (size_t i = 0; i < count; i++) {
         const struct assay_gguf_part *part = &import->model.parts[order[i]];
-        tensors[i] =
-            (struct assay_tensor){.name = part->name, .dtype = import->dtypes[order[i]], .rank = part->tensor->rank};
-        memcpy(tensors[i].shape, part->tensor->shape, part->tensor->rank * sizeof tensors[i].shape[0]);
+        tensors[i] = (struct assay_tensor){.name = part->name, .dtype = import->dtypes[order[i]], .rank = part->rank};
+        tensors[i].shape[0] = part->rank == 2 ? part->rows : part->columns;
+        tensors[i].shape[1] = part->columns;
     }
     struct assay_safetensors_writer *writer = NULL;
     enum assay_status status = assay_path_join(path, dir, "model.safetensors", err);
@@ -156,20 +139,23 @@ static enum assay_status write_weights(const struct import *import, const char *
 static enum assay_status choose_dtypes(struct import *import, struct assay_gguf_summary *summary, struct assay_err *err)
 {
     size_t count = import->model.parts_count;
+    size_t scratch = 1;
     import->room = VALUES_AT_ONCE;
-    for (size_t i = 0; i < count; i++)
-        import->room = ASSAY_MAX(import->room, (size_t)columns_of(&import->model.parts[i]));
+    for (size_t i = 0; i < count; i++) {
+        import->room = ASSAY_MAX(import->room, (size_t)import->model.parts[i].columns);
+        scratch = ASSAY_MAX(scratch, assay_gguf_part_scratch(&import->model.parts[i]));
+    }
     import->values = malloc(import->room * sizeof *import->values);
+    import->scratch = calloc(scratch, sizeof *import->scratch);
     import->dtypes = calloc(count, sizeof *import->dtypes);
-    if (!import->values || !import->dtypes)
+    if (!import->values || !import->scratch || !import->dtypes)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory", assay_gguf_what(import->file));
     for (size_t i = 0; i < count; i++) {
         const struct assay_gguf_part *part = &import->model.parts[i];
         enum assay_dtype dtype = choose_dtype(import, part);
         import->dtypes[i] = dtype;
         summary->tensors++;
-        summary->source_bytes += part->tensor->bytes;
-        summary->bytes += part->tensor->elements * assay_dtype_bytes(dtype);
+        summary->bytes += part->rows * part->columns * assay_dtype_bytes(dtype);
         *(dtype == ASSAY_F32 ? &summary->f32 : dtype == ASSAY_F16 ? &summary->f16 : &summary->bf16) += 1;
     }
     return ASSAY_OK;
@@ -190,15 +176,17 @@ enum assay_status assay_gguf_import(const struct assay_gguf *file, const char *d
     assay_auto(assay_buf_release) struct assay_buf config = ASSAY_BUF_INIT, tokenizer = ASSAY_BUF_INIT,
                                                    tokenizer_config = ASSAY_BUF_INIT;
     struct assay_gguf_summary summary = {0};
-    enum assay_status status = assay_gguf_llama_read(file, &import.model, err);
+    enum assay_status status = assay_gguf_model_read(file, &import.model, err);
     if (status == ASSAY_OK)
         status = assay_gguf_tokenizer(file, import.model.vocab, &tokenizer, &tokenizer_config, err);
     if (status == ASSAY_OK)
         status = choose_dtypes(&import, &summary, err);
     if (status != ASSAY_OK)
         return status;
+    for (size_t i = 0; i < assay_gguf_count(file); i++)
+        summary.source_bytes += assay_gguf_at(file, i)->bytes;
     const char *dtype = summary.f32 ? "float32" : summary.f16 ? "float16" : "bfloat16";
-    status = assay_gguf_llama_config(file, &import.model, dtype, &config, err);
+    status = assay_gguf_config(file, &import.model, dtype, &config, err);
     if (status == ASSAY_OK)
         status = write_text(dir, "tokenizer.json", &tokenizer, err);
     if (status == ASSAY_OK)

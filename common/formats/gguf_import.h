@@ -1,4 +1,4 @@
-/* A GGUF file of the Llama family made into a checkpoint directory in the Hugging Face layout. */
+/* A GGUF file made into a checkpoint directory in the Hugging Face layout. docs/FAMILIES.md says which. */
 #pragma once
 
 #include "common/formats/gguf.h"
@@ -14,7 +14,8 @@ struct assay_gguf_summary {
 
 /* Writes config.json, tokenizer.json, tokenizer_config.json and model.safetensors into `dir`, which exists. Each tensor
  * is stored in F16, else BF16, where that holds all of its values exactly, else in F32: the checkpoint's values are the
- * file's, bit for bit. What is refused says so before a byte of weights is written; after a failure `dir` holds an
- * unknown part. `progress` may be NULL. */
+ * file's, bit for bit (norms of Gemma, which a file has with the 1 that the family adds: less 1, rounded to f32). What
+ * is refused says so before a byte of weights is written; after a failure `dir` holds an unknown part. `progress` may
+ * be NULL. */
 enum assay_status assay_gguf_import(const struct assay_gguf *file, const char *dir, assay_gguf_progress_fn progress,
                                     void *arg, struct assay_gguf_summary *ret, struct assay_err *err) ASSAY_MUST_USE;

@@ -8,7 +8,6 @@
 #include "common/base/buf.h"
 #include "common/formats/checkpoint.h"
 #include "common/formats/gguf_import.h"
-#include "common/formats/gguf_llama.h"
 #include "common/formats/gguf_tokenizer.h"
 #include "tests/cmocka_all.h"
 #include "tests/unit/gguf_writer.h"
@@ -168,9 +167,20 @@ static void what_would_change_the_result_is_refused(void **state)
         const char *key;
         uint32_t value;
         const char *words;
-    } ints[] = {{"llama.expert_count", 8, "8 experts"},
+    } ints[] = {{"llama.expert_count", 8, "llama.expert_count of 8"},
+                {"llama.attention.kv_lora_rank", 8, "kv_lora_rank of 8"},
+                {"llama.nextn_predict_layers", 1, "nextn_predict_layers of 1"},
                 {"llama.rope.dimension_count", 2, "2 rotated"},
                 {"llama.attention.value_length", 8, "values of 8"}};
+    static const struct {
+        const char *key;
+        float value;
+        const char *words;
+    } floats[] = {{"llama.logit_scale", 2, "logit_scale of 2"},
+                  {"llama.attention.scale", 0.5f, "attention.scale of 0.5"},
+                  {"llama.final_logit_softcapping", 30, "final_logit_softcapping of 30"},
+                  {"llama.attention.clamp_kqv", 8, "clamp_kqv of 8"},
+                  {"llama.rope.scaling.attn_factor", 1.5f, "attn_factor 1.5"}};
     struct gguf_writer writer = {0};
     const float one[8] = {0};
     for (size_t i = 0; i < ASSAY_COUNT(ints); i++) {
@@ -178,23 +188,69 @@ static void what_would_change_the_result_is_refused(void **state)
         gguf_put_int(&writer, ints[i].key, ints[i].value);
         refused(&writer, ASSAY_UNIMPLEMENTED, ints[i].words);
     }
+    for (size_t i = 0; i < ASSAY_COUNT(floats); i++) {
+        gguf_put_llama(&writer);
+        gguf_put_float(&writer, floats[i].key, floats[i].value);
+        refused(&writer, ASSAY_UNIMPLEMENTED, floats[i].words);
+    }
+    gguf_put_llama(&writer);
+    gguf_put_bool(&writer, "llama.attention.causal", false);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "later positions");
     gguf_put_llama(&writer);
     gguf_put_int(&writer, "llama.attention.key_length", 8);
     gguf_put_int(&writer, "llama.attention.value_length", 8);
-    refused(&writer, ASSAY_INVALID_ARGUMENT, "blk.0.attn_q.weight");
-    gguf_put_llama(&writer);
-    gguf_put_text(&writer, "llama.rope.scaling.type", "yarn");
-    refused(&writer, ASSAY_UNIMPLEMENTED, "'yarn'");
+    refused(&writer, ASSAY_INVALID_ARGUMENT, "'blk.0.attn_q.weight' is [8, 8], wanted [16, 8]");
     gguf_put_llama(&writer);
     gguf_put_tensor(&writer, "blk.0.attn_q.bias", 0, 8, ASSAY_GGML_F32, one, sizeof one);
-    refused(&writer, ASSAY_UNIMPLEMENTED, "blk.0.attn_q.bias");
+    refused(&writer, ASSAY_INVALID_ARGUMENT, "'blk.0.attn_k.bias' is missing");
     gguf_put_llama(&writer);
-    gguf_put_tensor(&writer, "rope_freqs.weight", 0, 2, ASSAY_GGML_F32, (const float[]){1, 0.5f}, 8);
-    refused(&writer, ASSAY_UNIMPLEMENTED, "rope_freqs");
+    gguf_put_tensor(&writer, "blk.0.attn_qkv.weight", 0, 8, ASSAY_GGML_F32, one, sizeof one);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "'blk.0.attn_qkv.weight' has no place in a llama of 2 layers");
+    gguf_put_llama(&writer);
+    gguf_put_tensor(&writer, "blk.2.attn_q.weight", 0, 8, ASSAY_GGML_F32, one, sizeof one);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "blk.2.attn_q.weight");
     gguf_put_text(&writer, "general.architecture", "falcon");
-    refused(&writer, ASSAY_UNIMPLEMENTED, "'falcon'");
+    refused(&writer, ASSAY_UNIMPLEMENTED, "'falcon' is not implemented for GGUF; these are: llama, qwen2");
     gguf_put_text(&writer, "general.architecture", "llama");
     refused(&writer, ASSAY_INVALID_ARGUMENT, "llama.embedding_length");
+}
+
+static void ropes_that_cannot_be_told_are_refused(void **state)
+{
+    (void)state;
+    struct gguf_writer writer = {0};
+    const struct {
+        const char *name;
+        float factors[2];
+        enum assay_status status;
+        const char *words;
+    } tensors[] = {
+        {"rope_freqs.weight", {1, 0}, ASSAY_INVALID_ARGUMENT, "factor 1 of rope_freqs.weight is 0"},
+        {"rope_freqs.weight", {NAN, 1}, ASSAY_INVALID_ARGUMENT, "factor 0 of rope_freqs.weight is nan"},
+        {"rope_factors_long.weight", {1, 2}, ASSAY_UNIMPLEMENTED, "'longrope' is not implemented for llama"}};
+    for (size_t i = 0; i < ASSAY_COUNT(tensors); i++) {
+        gguf_put_llama(&writer);
+        gguf_put_tensor(&writer, tensors[i].name, 0, 2, ASSAY_GGML_F32, tensors[i].factors, 8);
+        refused(&writer, tensors[i].status, tensors[i].words);
+    }
+    gguf_put_llama(&writer);
+    gguf_put_tensor(&writer, "rope_freqs.weight", 0, 1, ASSAY_GGML_F32, tensors[0].factors, 4);
+    refused(&writer, ASSAY_INVALID_ARGUMENT, "not F32 [2]");
+    gguf_put_llama(&writer);
+    gguf_put_text(&writer, "llama.rope.scaling.type", "longrope");
+    refused(&writer, ASSAY_UNIMPLEMENTED, "'longrope'");
+    gguf_put_llama(&writer);
+    gguf_put_text(&writer, "llama.rope.scaling.type", "spiral");
+    refused(&writer, ASSAY_UNIMPLEMENTED, "'spiral'");
+    gguf_put_llama(&writer);
+    gguf_put_text(&writer, "llama.rope.scaling.type", "yarn");
+    gguf_put_float(&writer, "llama.rope.scaling.yarn_ext_factor", 0.5f);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "yarn_ext_factor 0.5");
+    gguf_put_llama(&writer);
+    gguf_put_text(&writer, "llama.rope.scaling.type", "linear");
+    gguf_put_float(&writer, "llama.rope.scaling.factor", 2);
+    gguf_put_tensor(&writer, "rope_freqs.weight", 0, 2, ASSAY_GGML_F32, (const float[]){1, 2}, 8);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "two scalings");
 }
 
 static void rope_scalings_reach_the_config(void **state)
@@ -216,7 +272,39 @@ static void rope_scalings_reach_the_config(void **state)
     /* Heads of 4 at theta 10000: wavelengths 6.3 and 628, both shorter than 2048, so that Llama 3 divides by 1. */
     gguf_put_llama(&writer);
     gguf_put_tensor(&writer, "rope_freqs.weight", 0, 2, ASSAY_GGML_F32, (const float[]){1, 1}, 8);
-    assert_int_equal(import(&writer, NULL, &summary, &err), ASSAY_OK);
+    if (import(&writer, NULL, &summary, &err) != ASSAY_OK || assay_checkpoint_open(scratch, &checkpoint, &err))
+        fail_msg("%s", err.text);
+    assert_null(cJSON_GetObjectItem(assay_checkpoint_config(checkpoint), "rope_scaling"));
+    assay_checkpoint_close(checkpoint);
+    /* Others stay as they are, for sequences of every length. */
+    gguf_put_llama(&writer);
+    gguf_put_tensor(&writer, "rope_freqs.weight", 0, 2, ASSAY_GGML_F32, (const float[]){1, 0.5f}, 8);
+    if (import(&writer, NULL, &summary, &err) != ASSAY_OK || assay_checkpoint_open(scratch, &checkpoint, &err))
+        fail_msg("%s", err.text);
+    rope = cJSON_GetObjectItem(assay_checkpoint_config(checkpoint), "rope_scaling");
+    assert_string_equal(cJSON_GetObjectItem(rope, "rope_type")->valuestring, "longrope");
+    assert_true(cJSON_GetObjectItem(rope, "attention_factor")->valuedouble == 1);
+    assert_true(cJSON_GetArrayItem(cJSON_GetObjectItem(rope, "short_factor"), 1)->valuedouble == 0.5);
+    assert_true(cJSON_GetArrayItem(cJSON_GetObjectItem(rope, "long_factor"), 1)->valuedouble == 0.5);
+    assay_checkpoint_close(checkpoint);
+}
+
+static void a_llama_with_a_window_is_a_mistral(void **state)
+{
+    (void)state;
+    struct gguf_writer writer = {0};
+    struct assay_gguf_summary summary;
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_checkpoint *checkpoint = NULL;
+    gguf_put_llama(&writer);
+    gguf_put_int(&writer, "llama.attention.sliding_window", 16);
+    if (import(&writer, NULL, &summary, &err) != ASSAY_OK || assay_checkpoint_open(scratch, &checkpoint, &err))
+        fail_msg("%s", err.text);
+    const cJSON *config = assay_checkpoint_config(checkpoint);
+    assert_string_equal(cJSON_GetArrayItem(cJSON_GetObjectItem(config, "architectures"), 0)->valuestring,
+                        "MistralForCausalLM");
+    assert_int_equal(cJSON_GetObjectItem(config, "sliding_window")->valueint, 16);
+    assay_checkpoint_close(checkpoint);
 }
 
 /* What the writer holds, with these tokens and one merge. */
@@ -291,7 +379,9 @@ int main(void)
         cmocka_unit_test(a_tensor_is_narrowed_only_where_that_is_exact),
         cmocka_unit_test(a_stopped_import_says_so),
         cmocka_unit_test(what_would_change_the_result_is_refused),
+        cmocka_unit_test(ropes_that_cannot_be_told_are_refused),
         cmocka_unit_test(rope_scalings_reach_the_config),
+        cmocka_unit_test(a_llama_with_a_window_is_a_mistral),
         cmocka_unit_test(broken_vocabularies_are_refused),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
