@@ -3,6 +3,7 @@
 #ifdef ASSAY_KERNELS_X86
 
 #include <cpuid.h>
+#include <stdatomic.h>
 
 #define CPUID1_ECX_FMA (1u << 12)
 #define CPUID1_ECX_OSXSAVE (1u << 27)
@@ -21,7 +22,7 @@ static uint32_t xcr0(void)
     return low;
 }
 
-enum assay_cpu_level assay_cpu_level_detect(void)
+static enum assay_cpu_level ask_cpu(void)
 {
     uint32_t eax, ebx, ecx, edx;
     uint32_t wanted = CPUID1_ECX_FMA | CPUID1_ECX_OSXSAVE | CPUID1_ECX_AVX | CPUID1_ECX_F16C;
@@ -35,6 +36,18 @@ enum assay_cpu_level assay_cpu_level_detect(void)
     if (eax < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & CPUID7_1_EAX_AVX512_BF16))
         return ASSAY_CPU_AVX512;
     return ASSAY_CPU_AVX512BF16;
+}
+
+/* Asked once: in a virtual machine every question takes tens of microseconds. */
+enum assay_cpu_level assay_cpu_level_detect(void)
+{
+    static atomic_int known = -1;
+    int level = atomic_load_explicit(&known, memory_order_relaxed);
+    if (level < 0) {
+        level = (int)ask_cpu();
+        atomic_store_explicit(&known, level, memory_order_relaxed);
+    }
+    return (enum assay_cpu_level)level;
 }
 
 #else

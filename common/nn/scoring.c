@@ -7,9 +7,9 @@
 
 /* Rows of a block. More read the head's weights less often, fewer leave the logits in the cache. A multiple of the tile
  * rows of every path. */
-#define BLOCK_ROWS ((size_t)84)
+#define BLOCK_ROWS ((size_t)42)
 /* Blocks of a tile: their pieces of one part run one after another and find the head's weights in the cache. */
-#define TILE_BLOCKS ((size_t)4)
+#define TILE_BLOCKS ((size_t)8)
 #define TILE_ROWS (BLOCK_ROWS * TILE_BLOCKS)
 #define BLOCK_FLOATS (BLOCK_ROWS * ASSAY_SCORE_PART)
 /* Variants whose logits are held at once; the reference's part is reduced once for all of them. */

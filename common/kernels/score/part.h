@@ -23,36 +23,38 @@
 /* Nats below the shift where an exponential is as good as 0; there it still is a normal number. */
 #define DEPTH_MAX 86.0f
 
-/* A shift of n0 ln 2: the constants for exponentials beside it. */
+/* ln 2 in f32, 1.9e-9 too large, which an exponential feels by its distance from the shift alone: 2.4e-7 at DEPTH_MAX.
+ */
+#define LN2 0x1.62e43p-1f
+
+/* A shift of n0 LN2: the constants for exponentials beside it. */
 struct shift {
     struct lanes floor, round;
-    double at; /* n0 ln 2 */
+    double at; /* n0 LN2 */
 };
 
 static struct shift shift_of(double about)
 {
-    double n0 = rint(about * 0x1.71547652b82fep+0), at = n0 * 0x1.62e42fefa39efp-1;
+    double n0 = rint(about * 0x1.71547652b82fep+0), at = n0 * (double)LN2;
     return (struct shift){lanes_set((float)(at - DEPTH_MAX)), lanes_set(LANES_ROUND_F32 - (float)n0), at};
 }
 
-/* x = exp(x - shift) within ASSAY_EXP_REL; what is more than DEPTH_MAX below the shift counts as that. x - shift <= 88.
- * As lanes_exp, with the shift in the power of two alone: nothing is subtracted from x that rounds. */
+/* x = exp(x - shift) within 1.1e-7, and 1.4e-9 for each nat below the shift; what is more than DEPTH_MAX below it
+ * counts as that. x - shift <= 88. 2^k e^r, e^r by interpolation at Chebyshev nodes: 1.0e-8. The shift is in the power
+ * of two alone: nothing is subtracted from x that rounds. */
 LANES_INLINE void exponential(struct lanes x[ABREAST], const struct shift *s)
 {
     struct lanes n[ABREAST], p[ABREAST];
     EACH(i) x[i] = lanes_max(s->floor, x[i]);
-    EACH(i) p[i] = lanes_fma(x[i], lanes_set(0x1.715476p+0f), s->round);
-    EACH(i) n[i] = lanes_sub(p[i], s->round);
-    EACH(i) x[i] = lanes_fma(n[i], lanes_set(-0x1.62e4p-1f), x[i]); /* ln 2, 15 bits */
-    EACH(i) x[i] = lanes_fma(n[i], lanes_set(-0x1.7f7d1cp-20f), x[i]);
-    EACH(i) n[i] = p[i];
-    EACH(i) p[i] = lanes_fma(lanes_set(0x1.a125f6p-13f), x[i], lanes_set(0x1.6d444ap-10f));
-    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1.1110ep-7f));
-    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1.5554e8p-5f));
-    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1.555556p-3f));
+    EACH(i) n[i] = lanes_fma(x[i], lanes_set(0x1.715476p+0f), s->round);
+    EACH(i) x[i] = lanes_fma(lanes_sub(n[i], s->round), lanes_set(-LN2), x[i]);
+    EACH(i) p[i] = lanes_fma(lanes_set(0x1.6d127ep-10f), x[i], lanes_set(0x1.120ce4p-7f));
+    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1.555518p-5f));
+    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1.5554dcp-3f));
     EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(0x1p-1f));
-    EACH(i) p[i] = lanes_fma(p[i], lanes_mul(x[i], x[i]), x[i]);
-    EACH(i) x[i] = lanes_times_power(lanes_add(lanes_set(1.0f), p[i]), n[i]);
+    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(1.0f));
+    EACH(i) p[i] = lanes_fma(p[i], x[i], lanes_set(1.0f));
+    EACH(i) x[i] = lanes_times_power(p[i], n[i]);
 }
 
 /* e + exp(-e) - 1 for |e| <= NEAR: e^2 h(e), h by interpolation at Chebyshev nodes: 5.8e-8 relative. */
@@ -66,6 +68,18 @@ LANES_INLINE void excess_near(const struct lanes e[ABREAST], struct lanes h[ABRE
     EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(0x1.6c1e22p-10f));
     EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(-0x1.111108p-7f));
     EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(0x1.555538p-5f));
+    EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(-0x1.555556p-3f));
+    EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(0x1p-1f));
+    EACH(i) h[i] = lanes_mul(lanes_mul(e[i], e[i]), h[i]);
+}
+
+/* The same for |e| <= CLOSE, with half the terms: 5.9e-8 relative. */
+#define CLOSE 0.5f
+LANES_INLINE void excess_close(const struct lanes e[ABREAST], struct lanes h[ABREAST])
+{
+    EACH(i) h[i] = lanes_fma(lanes_set(-0x1.a2463ap-13f), e[i], lanes_set(0x1.6e88dcp-10f));
+    EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(-0x1.11104p-7f));
+    EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(0x1.55538p-5f));
     EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(-0x1.555556p-3f));
     EACH(i) h[i] = lanes_fma(h[i], e[i], lanes_set(0x1p-1f));
     EACH(i) h[i] = lanes_mul(lanes_mul(e[i], e[i]), h[i]);
@@ -237,7 +251,7 @@ static void copy_short(const float *from, size_t n, float *to)
 struct gaps {
     float at[ASSAY_SCORE_PART]; /* x - y - center */
     double mean;                /* under the weights */
-    bool near;                  /* all within NEAR of the mean */
+    bool near, close;           /* all within NEAR, CLOSE of the mean */
 };
 
 /* False when f32 does not reach. */
@@ -257,19 +271,24 @@ static bool measure_gaps(const float *x, const float *y, size_t n, const float *
         step_gaps(last_x, last_y, weights + whole, gaps->at + whole, &m);
     }
     gaps->mean = lanes_sums_total(m.sums) / weight;
-    gaps->near = lanes_all_within(lanes_add(m.widest, lanes_set((float)fabs(gaps->mean))), NEAR);
+    struct lanes widest = lanes_add(m.widest, lanes_set((float)fabs(gaps->mean)));
+    gaps->near = lanes_all_within(widest, NEAR);
+    gaps->close = lanes_all_within(widest, CLOSE);
     /* A NaN may pass by the widest gap, not by the mean. */
     return lanes_all_within(m.widest, GAP_MAX) && fabs(gaps->mean) <= GAP_MAX;
 }
 
-LANES_INLINE struct lanes step_near(const float *gaps, const float *weights, struct lanes mean)
+LANES_INLINE struct lanes step_near(const float *gaps, const float *weights, struct lanes mean, bool close)
 {
     struct lanes term[STEP / LANES];
     _Pragma("GCC unroll 4") for (size_t at = 0; at < STEP / LANES; at += ABREAST)
     {
         struct lanes e[ABREAST];
         EACH(i) e[i] = lanes_sub(lanes_load(gaps + (at + i) * LANES), mean);
-        excess_near(e, term + at);
+        if (close)
+            excess_close(e, term + at);
+        else
+            excess_near(e, term + at);
         EACH(i) term[at + i] = lanes_mul(lanes_load(weights + (at + i) * LANES), term[at + i]);
     }
     return fold(term);
@@ -307,7 +326,7 @@ static struct lanes step_any(const struct gaps *gaps, size_t at, const float *y,
 {
     float last[STEP];
     if (step_is_near(gaps->at + at, mean))
-        return step_near(gaps->at + at, weights + at, mean);
+        return step_near(gaps->at + at, weights + at, mean, false);
     if (at + STEP <= n)
         return step_wide(gaps->at + at, weights + at, y + at, mean, s, scale);
     for (size_t i = 0; i < STEP; i++)
@@ -320,9 +339,12 @@ static double measure_excess(const struct gaps *gaps, const float *y, size_t n, 
 {
     struct lanes_sums sums = lanes_sums_zero();
     struct lanes mean = lanes_set((float)gaps->mean);
-    if (gaps->near) {
+    if (gaps->close) {
         for (size_t at = 0; at < n; at += STEP)
-            sums = lanes_sums_add(sums, step_near(gaps->at + at, weights + at, mean));
+            sums = lanes_sums_add(sums, step_near(gaps->at + at, weights + at, mean, true));
+    } else if (gaps->near) {
+        for (size_t at = 0; at < n; at += STEP)
+            sums = lanes_sums_add(sums, step_near(gaps->at + at, weights + at, mean, false));
     } else {
         const struct shift s = shift_of(shift);
         struct lanes scale = lanes_set((float)exp(s.at - shift));

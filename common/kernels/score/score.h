@@ -33,8 +33,8 @@ struct assay_score_gap {
 
 struct assay_score_ops {
     /* n in [1, ASSAY_SCORE_PART]. weights[ASSAY_SCORE_PART] receives exp(x - shift) with a shift next to max, within
-     * 1.2e-7 relative down to e^-86 and some 1e-38 below, unless the part is beyond f32 (weighed). What sum has beside
-     * the largest element is as accurate. */
+     * 1.1e-7 relative, and 1.4e-9 for each nat below the shift, down to e^-86, and some 1e-38 below that; unless the
+     * part is beyond f32 (weighed). What sum has beside the largest element is as accurate. */
     void (*reduce)(const float *x, size_t n, float *weights, struct assay_score_part *ret);
     /* `weights` and `ref` as `reduce` made them of x. */
     void (*compare)(const float *x, const float *y, size_t n, const float *weights, const struct assay_score_part *ref,
