@@ -15,6 +15,7 @@ struct assay_quantize_job {
     struct assay_spec spec;
 
     struct assay_pool *pool;
+    const char *digests_dir; /* where digests of the source are kept (kept_digests.h); NULL: every byte is read */
     /* All may be NULL. Called on the caller's thread. */
     bool (*cancelled)(void *arg);                           /* between tensors */
     void (*progress)(void *arg, size_t done, size_t total); /* of tensors */

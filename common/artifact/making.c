@@ -5,6 +5,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
+#include "common/artifact/kept_digests.h"
 #include "common/artifact/method.h"
 #include "common/base/limits.h"
 
@@ -13,6 +14,20 @@
 static enum assay_status out_of_memory(const struct assay_making *making, struct assay_err *err)
 {
     return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while making %s", making->job->wanted_dir);
+}
+
+static void digest_mapped(const struct assay_safetensors *file, const char *kept_dir, struct assay_digest *ret)
+{
+    const struct assay_file_identity *identity = assay_safetensors_identity(file);
+    const struct assay_digest key = assay_kept_file_key(identity);
+    if (assay_kept_find(kept_dir, &key, ret))
+        return;
+    bool may_keep = assay_file_is_settled(identity);
+    size_t bytes;
+    const void *mapped = assay_safetensors_bytes(file, &bytes);
+    *ret = assay_digest_of_bytes(mapped, bytes);
+    if (may_keep)
+        assay_kept_put(kept_dir, &key, ret);
 }
 
 /* A file digest that also notes which files decide the model. Of a weight file it is that of the mapped bytes, which
@@ -30,11 +45,10 @@ static enum assay_status digest_and_note(void *arg, const char *path, struct ass
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s has more than %d weight files", making->job->model_dir,
                              ASSAY_MODEL_SHARDS_MAX);
     making->source_files[making->source_files_count++] = name;
-    size_t bytes;
-    const void *mapped = assay_checkpoint_file(making->source, name, &bytes);
+    const struct assay_safetensors *mapped = assay_checkpoint_file(making->source, name);
     if (!mapped)
         return assay_digest_file(path, ret, err);
-    *ret = assay_digest_of_bytes(mapped, bytes);
+    digest_mapped(mapped, making->job->digests_dir, ret);
     return ASSAY_OK;
 }
 
@@ -82,7 +96,12 @@ static enum assay_status describe_head(const struct assay_making *making, const 
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
                              "%s has no output head: looked for a matrix %s or %s%s.weight", making->job->model_dir,
                              own_name, architecture->base, architecture->embedding);
-    head->digest = assay_head_content_digest(architecture, source, &figures);
+    const char *kept_dir = making->job->digests_dir;
+    const struct assay_digest key = assay_kept_head_key(&making->manifest->model_id);
+    if (!assay_kept_find(kept_dir, &key, &head->digest)) {
+        head->digest = assay_head_content_digest(architecture, source, &figures);
+        assay_kept_put(kept_dir, &key, &head->digest);
+    }
     head->tied = figures.tied;
     head->bias = architecture->head_bias;
     head->logit_scale = (double)figures.logit_scale;

@@ -8,6 +8,7 @@
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 enum assay_status assay_path_join(char path[ASSAY_PATH_MAX], const char *a, const char *b, struct assay_err *err)
@@ -155,6 +156,37 @@ enum assay_status assay_remove_tree(const char *path, struct assay_err *err)
     return ASSAY_OK;
 }
 
+static struct assay_file_identity identity_of(const struct stat *st)
+{
+    return (struct assay_file_identity){
+        .device = (uint64_t)st->st_dev,
+        .inode = (uint64_t)st->st_ino,
+        .bytes = (uint64_t)st->st_size,
+        .modified_s = (uint64_t)st->st_mtim.tv_sec,
+        .modified_ns = (uint64_t)st->st_mtim.tv_nsec,
+        .changed_s = (uint64_t)st->st_ctim.tv_sec,
+        .changed_ns = (uint64_t)st->st_ctim.tv_nsec,
+    };
+}
+
+enum assay_status assay_file_identify(const char *path, struct assay_file_identity *ret, struct assay_err *err)
+{
+    struct stat st;
+    if (stat(path, &st) != 0)
+        return assay_err_errno(err, errno, "cannot read %s", path);
+    *ret = identity_of(&st);
+    return ASSAY_OK;
+}
+
+bool assay_file_is_settled(const struct assay_file_identity *file)
+{
+    enum { SETTLED_S = 2 };
+    struct timespec now;
+    clock_gettime(CLOCK_REALTIME, &now);
+    uint64_t latest_s = ASSAY_MAX(file->changed_s, file->modified_s);
+    return latest_s < (uint64_t)now.tv_sec && (uint64_t)now.tv_sec - latest_s > SETTLED_S;
+}
+
 enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, struct assay_err *err)
 {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
@@ -172,7 +204,7 @@ enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, st
         if (data == MAP_FAILED)
             status = assay_err_errno(err, errno, "cannot map %s", path);
         else
-            mapping = (struct assay_mapping){data, (size_t)st.st_size};
+            mapping = (struct assay_mapping){data, (size_t)st.st_size, identity_of(&st)};
     }
     close(fd);
     if (status == ASSAY_OK)

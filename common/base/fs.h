@@ -30,10 +30,23 @@ enum assay_status assay_fsync_path(const char *path, struct assay_err *err) ASSA
 /* Removes path and all below it. Does not follow links. A path that is not there is fine. */
 enum assay_status assay_remove_tree(const char *path, struct assay_err *err) ASSAY_MUST_USE;
 
+/* What tells one state of a file's contents from another. */
+struct assay_file_identity {
+    uint64_t device, inode, bytes;
+    uint64_t modified_s, modified_ns, changed_s, changed_ns;
+};
+/* Follows links. */
+enum assay_status assay_file_identify(const char *path, struct assay_file_identity *ret,
+                                      struct assay_err *err) ASSAY_MUST_USE;
+
+/* False when the file was changed in the last two seconds: another change might leave its times as they are. */
+bool assay_file_is_settled(const struct assay_file_identity *file);
+
 /* A read-only mapping of a regular file. bytes is 0 and data NULL for an empty one. */
 struct assay_mapping {
     const unsigned char *data;
     size_t bytes;
+    struct assay_file_identity identity; /* when it was mapped */
 };
 enum assay_status assay_map_file(const char *path, struct assay_mapping *ret, struct assay_err *err) ASSAY_MUST_USE;
 /* The whole pages within [data, data + bytes), which lie in the mapping, leave memory until they are read again. */

@@ -296,11 +296,11 @@ const struct assay_tensor *assay_checkpoint_find(const struct assay_checkpoint *
     return found ? found->tensor : NULL;
 }
 
-const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name, size_t *ret_bytes)
+const struct assay_safetensors *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name)
 {
     for (size_t i = 0; i < checkpoint->files.count; i++)
         if (strcmp(checkpoint->files.names[i], name) == 0)
-            return assay_safetensors_bytes(checkpoint->shards[i], ret_bytes);
+            return checkpoint->shards[i];
     return NULL;
 }
 

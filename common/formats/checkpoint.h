@@ -23,8 +23,8 @@ const struct assay_tensor *assay_checkpoint_at(const struct assay_checkpoint *ch
                                                size_t index); /* by name order */
 const struct assay_tensor *assay_checkpoint_find(const struct assay_checkpoint *checkpoint, const char *name);
 
-/* All bytes of a weight file by its name in the directory, as mapped; NULL when there is none of that name. */
-const void *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name, size_t *ret_bytes);
+/* A weight file by its name in the directory, as mapped; NULL when there is none of that name. */
+const struct assay_safetensors *assay_checkpoint_file(const struct assay_checkpoint *checkpoint, const char *name);
 /* As assay_safetensors_forget. */
 void assay_checkpoint_forget(const struct assay_checkpoint *checkpoint, const struct assay_tensor *tensor);
 

@@ -302,6 +302,11 @@ const void *assay_safetensors_bytes(const struct assay_safetensors *file, size_t
     return file->bytes;
 }
 
+const struct assay_file_identity *assay_safetensors_identity(const struct assay_safetensors *file)
+{
+    return &file->mapping.identity;
+}
+
 size_t assay_safetensors_count(const struct assay_safetensors *file)
 {
     return file->count;

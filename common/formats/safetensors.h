@@ -38,6 +38,8 @@ const struct assay_tensor *assay_safetensors_at(const struct assay_safetensors *
 const struct assay_tensor *assay_safetensors_find(const struct assay_safetensors *file, const char *name);
 /* All bytes of the file, as mapped. */
 const void *assay_safetensors_bytes(const struct assay_safetensors *file, size_t *ret_bytes);
+/* Of the mapped file; zeros where the caller keeps the bytes. */
+const struct assay_file_identity *assay_safetensors_identity(const struct assay_safetensors *file);
 /* The tensor's bytes are not needed for now: where they lie in a mapped file, its pages leave the process's memory and
  * come back when they are read again. Does nothing for a tensor of another file. */
 void assay_safetensors_forget(const struct assay_safetensors *file, const struct assay_tensor *tensor);

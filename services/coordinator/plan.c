@@ -1,10 +1,8 @@
 #include "services/coordinator/plan.h"
 
-#include <errno.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/stat.h>
 
 #include "common/base/limits.h"
 #include "common/base/paths.h"
@@ -50,12 +48,12 @@ enum assay_status assay_plan_check(const Assay__V1__SubmitJobRequest *request, s
 static enum assay_status file_digest(void *arg, const char *path, struct assay_digest *ret, struct assay_err *err)
 {
     struct assay_store *store = arg;
-    struct stat st;
-    if (stat(path, &st) != 0)
-        return assay_err_errno(err, errno, "cannot read %s", path);
-    const uint64_t key[] = {(uint64_t)st.st_dev,         (uint64_t)st.st_ino,          (uint64_t)st.st_size,
-                            (uint64_t)st.st_mtim.tv_sec, (uint64_t)st.st_mtim.tv_nsec, (uint64_t)st.st_ctim.tv_sec,
-                            (uint64_t)st.st_ctim.tv_nsec};
+    struct assay_file_identity file;
+    enum assay_status status = assay_file_identify(path, &file, err);
+    if (status != ASSAY_OK)
+        return status;
+    const uint64_t key[] = {file.device,      file.inode,     file.bytes,     file.modified_s,
+                            file.modified_ns, file.changed_s, file.changed_ns};
     void *value = NULL;
     size_t bytes;
     if (assay_store_get(store, "digests", key, sizeof key, &value, &bytes, NULL) == ASSAY_OK && bytes == sizeof *ret) {
@@ -64,8 +62,9 @@ static enum assay_status file_digest(void *arg, const char *path, struct assay_d
         return ASSAY_OK;
     }
     free(value);
-    enum assay_status status = assay_digest_file(path, ret, err);
-    if (status != ASSAY_OK)
+    bool may_keep = assay_file_is_settled(&file);
+    status = assay_digest_file(path, ret, err);
+    if (status != ASSAY_OK || !may_keep)
         return status;
     const struct assay_put put = {"digests", key, sizeof key, ret, sizeof *ret};
     return assay_store_put(store, &put, 1, err);

@@ -7,6 +7,7 @@
 #include <string.h>
 
 #include "common/artifact/job.h"
+#include "common/artifact/kept_digests.h"
 #include "common/base/clock.h"
 #include "common/base/fs.h"
 #include "common/base/log.h"
@@ -22,7 +23,7 @@
 struct assay_quantizer {
     struct assay_loop *loop;
     struct assay_pool *pool;
-    char artifacts_dir[ASSAY_PATH_MAX];
+    char artifacts_dir[ASSAY_PATH_MAX], digests_dir[ASSAY_PATH_MAX];
     pthread_t thread;
     atomic_bool stopping;
     pthread_mutex_t lock; /* guards the queue */
@@ -174,6 +175,7 @@ static enum assay_status run_job(struct assay_quantizer *quantizer, struct assay
     struct under_way way = {.quantizer = quantizer, .call = call};
     struct assay_quantize_job job = {
         .artifacts_dir = quantizer->artifacts_dir,
+        .digests_dir = quantizer->digests_dir,
         .pool = quantizer->pool,
         .cancelled = is_unwanted,
         .progress = on_progress,
@@ -276,9 +278,10 @@ enum assay_status assay_quantizer_start(struct assay_loop *loop, struct assay_se
     struct assay_quantizer *quantizer = calloc(1, sizeof *quantizer);
     if (!quantizer)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory while starting the quantizer");
-    if (strlen(artifacts_dir) >= sizeof quantizer->artifacts_dir) {
+    enum assay_status status = assay_path_join(quantizer->digests_dir, artifacts_dir, ASSAY_KEPT_DIGESTS_DIR, err);
+    if (status != ASSAY_OK) {
         free(quantizer);
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a path has at most %d bytes", ASSAY_PATH_MAX - 1);
+        return status;
     }
     strcpy(quantizer->artifacts_dir, artifacts_dir);
     quantizer->loop = loop;

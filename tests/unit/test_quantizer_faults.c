@@ -1,5 +1,6 @@
 /* What is left when making an artifact goes wrong. */
 #include <errno.h>
+#include <fcntl.h>
 #include <math.h>
 #include <setjmp.h>
 #include <signal.h>
@@ -14,6 +15,7 @@
 
 #include <cmocka.h>
 
+#include "common/artifact/kept_digests.h"
 #include "common/artifact/staging.h"
 #include "tests/unit/quantizer_fixture.h"
 
@@ -243,6 +245,48 @@ static void a_quantized_checkpoint_is_not_quantized_again(void **state)
     assert_non_null(strstr(err.text, "quantized already"));
 }
 
+/* The digests of a file that was not changed lately are taken from where they are kept; any change makes them useless.
+ */
+static void a_digest_is_kept_as_long_as_the_file_is_the_same(void **state)
+{
+    struct quantizer_fixture *fixture = *state;
+    char dir[ASSAY_PATH_MAX], weights[ASSAY_PATH_MAX], kept[ASSAY_PATH_MAX], path[ASSAY_PATH_MAX];
+    char hex[ASSAY_DIGEST_HEX];
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_file_identity identity;
+    const struct assay_digest wrong = {{1}};
+    join(kept, fixture->root, "kept");
+    fixture->job.digests_dir = kept;
+    copy_model(fixture, dir);
+    join(weights, dir, "model.safetensors");
+    choose(fixture, "int8");
+    assert_false(make(fixture));
+    assert_true(entries(kept) > 0); /* the head's at least, whose key is the contents */
+
+    assert_int_equal(assay_file_identify(weights, &identity, &err), ASSAY_OK);
+    identity.changed_s += 5;
+    assert_false(assay_file_is_settled(&identity));
+    identity.changed_s -= 15;
+    identity.modified_s -= 10;
+    assert_true(assay_file_is_settled(&identity));
+
+    assert_int_equal(assay_file_identify(weights, &identity, &err), ASSAY_OK);
+    struct assay_digest key = assay_kept_file_key(&identity);
+    assay_kept_put(kept, &key, &wrong);
+    choose(fixture, "nf4");
+    assert_int_equal(refused(fixture, &err), ASSAY_FAILED_PRECONDITION); /* what is kept is what counts */
+
+    assert_int_equal(utimensat(AT_FDCWD, weights, (struct timespec[2]){{1, 0}, {1, 0}}, 0), 0);
+    assert_false(make(fixture)); /* and not for a file that was touched */
+
+    join(path, kept, assay_digest_hex(&key, hex));
+    assert_int_equal(assay_file_write(path, "no digest", 9, &err), ASSAY_OK);
+    struct assay_digest found = wrong;
+    assert_false(assay_kept_find(kept, &key, &found));
+    assert_false(assay_kept_find(NULL, &key, &found));
+    assert_true(assay_digest_equal(&found, &wrong));
+}
+
 int main(void)
 {
     const struct CMUnitTest tests[] = {
@@ -256,6 +300,7 @@ int main(void)
         QUANTIZER_TEST(a_cancelled_job_stops_at_the_next_tensor_and_leaves_nothing),
         QUANTIZER_TEST(a_damaged_artifact_is_made_again),
         QUANTIZER_TEST(links_to_files_that_were_touched_are_looked_at_again),
+        QUANTIZER_TEST(a_digest_is_kept_as_long_as_the_file_is_the_same),
         QUANTIZER_TEST(a_weight_that_is_no_number_is_refused_by_name_row_and_column),
         QUANTIZER_TEST(a_quantized_checkpoint_is_not_quantized_again),
     };
