@@ -159,14 +159,14 @@ static void on_event(struct assay_server *server, unsigned event, int value)
     }
 }
 
-static void on_events(void *arg, short revents)
+static void on_events(void *arg)
 {
-    (void)revents;
     struct assay_server *server = arg;
     unsigned event;
-    int value;
-    for (int i = 0; i < ASSAY_WIRE_BURST && assay_monitor_next(server->monitor, &event, &value); i++)
+    int value, taken = 0;
+    for (; taken < ASSAY_WIRE_BURST && assay_monitor_next(server->monitor, &event, &value); taken++)
         on_event(server, event, value);
+    server->monitor_watch.touched = taken == ASSAY_WIRE_BURST;
 }
 
 enum assay_status assay_admit_open(struct assay_server *server, struct assay_err *err)
@@ -175,7 +175,8 @@ enum assay_status assay_admit_open(struct assay_server *server, struct assay_err
                        ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH;
     enum assay_status status =
         assay_monitor_open(assay_loop_zmq(server->loop), server->socket, events, &server->monitor, err);
-    server->monitor_watch = (struct assay_watch){server->monitor, ZMQ_POLLIN, on_events, server};
+    server->monitor_watch =
+        (struct assay_watch){.socket = server->monitor, .events = ZMQ_POLLIN, .fn = on_events, .arg = server};
     return status;
 }
 

@@ -1,4 +1,3 @@
-#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -244,7 +243,7 @@ struct assay_call *assay_call_new(struct assay_server *server, struct assay_peer
     call->credit = stream ? ASSAY_MIN(header->credit, ASSAY_WIRE_CREDIT_MAX) : 0;
     if (header->trace_id)
         memcpy(call->trace_id, header->trace_id, sizeof call->trace_id);
-    snprintf(call->full_method, sizeof call->full_method, "%s", header->method);
+    memcpy(call->full_method, header->method, ASSAY_MIN(strlen(header->method), sizeof call->full_method - 1));
     call->begin_us = assay_now_us();
     assay_wire_began(true);
     attach(server, peer, call);

@@ -127,6 +127,7 @@ static bool send_due(struct assay_client *client, struct assay_client_call *call
 static void flush(struct assay_client *client)
 {
     bool full = false;
+    client->watch.touched |= client->want_ping || client->queue_head;
     if (client->want_ping) {
         Assay__V1__Header ping = header_of(0, ASSAY__V1__FRAME_KIND__FRAME_KIND_PING);
         client->want_ping = assay_header_send(&ping, client->socket, NULL, 0) != ASSAY_SENT;
@@ -183,6 +184,12 @@ static void fail_all_no_timer(struct assay_client *client)
         assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a timer", call->method);
 }
 
+static void want_ping(struct assay_client *client, int64_t now_ms)
+{
+    client->want_ping = true;
+    client->pinged_ms = now_ms;
+}
+
 static void on_tick(void *arg)
 {
     struct assay_client *client = arg;
@@ -190,7 +197,9 @@ static void on_tick(void *arg)
     pthread_mutex_lock(&client->lock);
     client->timer = 0;
     if (client->calls) {
-        client->want_ping = true;
+        if (!client->ready || now_ms - client->heard_ms >= ASSAY_WIRE_PING_MS ||
+            now_ms - client->pinged_ms >= ASSAY_WIRE_PING_BUSY_MS)
+            want_ping(client, now_ms);
         if (now_ms - ASSAY_MAX(client->heard_ms, client->active_ms) >= ASSAY_WIRE_SERVER_SILENT_MS) {
             client->ready = false;
             fail_sent(client, false, "is silent");
@@ -310,10 +319,12 @@ static void on_message(struct assay_client *client, struct assay_frames *frames)
 static void receive(struct assay_client *client)
 {
     struct assay_frames frames;
-    for (int i = 0; i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, client->socket, false); i++) {
+    int taken = 0;
+    for (; taken < ASSAY_WIRE_BURST && assay_frames_recv(&frames, client->socket, false); taken++) {
         on_message(client, &frames);
         assay_frames_clear(&frames);
     }
+    client->watch.touched = taken == ASSAY_WIRE_BURST;
 }
 
 static void flush_locked(struct assay_client *client)
@@ -323,10 +334,9 @@ static void flush_locked(struct assay_client *client)
     pthread_mutex_unlock(&client->lock);
 }
 
-static void on_ready(void *arg, short revents)
+static void on_ready(void *arg)
 {
-    if (revents & ZMQ_POLLIN)
-        receive(arg);
+    receive(arg);
     flush_locked(arg);
 }
 
@@ -346,6 +356,7 @@ static void connect_again(void *arg)
 {
     struct assay_client *client = arg;
     client->connect_timer = 0;
+    client->watch.touched = true;
     zmq_disconnect(client->socket, client->address.text);
     if (zmq_connect(client->socket, client->address.text) != 0)
         client->connect_timer = assay_loop_timer(client->loop, CONNECT_AGAIN_MS, 0, connect_again, client);
@@ -365,9 +376,8 @@ static void on_refused(struct assay_client *client)
         client->connect_timer = assay_loop_timer(client->loop, CONNECT_AGAIN_MS, 0, connect_again, client);
 }
 
-static void on_monitor(void *arg, short revents)
+static void on_monitor(void *arg)
 {
-    (void)revents;
     struct assay_client *client = arg;
     unsigned event;
     int value;
@@ -386,7 +396,8 @@ static enum assay_status open_monitor(struct assay_client *client, struct assay_
 {
     enum assay_status status =
         assay_monitor_open(assay_loop_zmq(client->loop), client->socket, MONITOR_EVENTS, &client->monitor, err);
-    client->monitor_watch = (struct assay_watch){client->monitor, ZMQ_POLLIN, on_monitor, client};
+    client->monitor_watch =
+        (struct assay_watch){.socket = client->monitor, .events = ZMQ_POLLIN, .fn = on_monitor, .arg = client};
     return status;
 }
 
@@ -438,6 +449,8 @@ enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint
         status = assay_socket_new(assay_loop_zmq(loop), ZMQ_DEALER, LINGER_MS, &client->socket, err);
     if (status == ASSAY_OK)
         status = assay_security_for_connect(assay_loop_security(loop), client->socket, &client->address, err);
+    if (status == ASSAY_OK)
+        status = assay_socket_suit(client->socket, &client->address, err);
     if (status != ASSAY_OK) {
         if (client->socket)
             zmq_close(client->socket);
@@ -450,7 +463,7 @@ enum assay_status assay_client_new(struct assay_loop *loop, const char *endpoint
     client->queue_tail = &client->queue_head;
     client->heard_ms = INT64_MIN / 2;
     client->wake = (struct assay_wake){.fn = on_wake, .arg = client};
-    client->watch = (struct assay_watch){client->socket, ZMQ_POLLIN, on_ready, client};
+    client->watch = (struct assay_watch){.socket = client->socket, .events = ZMQ_POLLIN, .fn = on_ready, .arg = client};
     struct join join = {.client = client, .status = open_monitor(client, err), .err = err};
     if (join.status == ASSAY_OK && zmq_connect(client->socket, client->endpoint) != 0)
         join.status = assay_err_errno(err, zmq_errno(), "cannot connect to %s", client->endpoint);

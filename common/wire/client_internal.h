@@ -77,6 +77,7 @@ struct assay_client {
     bool refused; /* by the server, for the key; until a PONG comes. Under lock */
     uint64_t instance;
     int64_t heard_ms;  /* last traffic from the server */
+    int64_t pinged_ms; /* when a PING was last due */
     int64_t active_ms; /* since when there are calls: silence counts from there */
 };
 

@@ -23,7 +23,8 @@
 #define TCP "tcp://"
 /* A peer that does not finish ZeroMQ's handshake in that time is cut off. */
 #define HANDSHAKE_MS 5000
-/* ZeroMQ's own heartbeats find dead TCP connections; a busy machine may hold them up for seconds. */
+/* ZeroMQ's own heartbeats find dead TCP connections; a busy machine may hold them up for seconds. Over ipc the kernel
+ * tells at once when a process has ended, and PINGs (limits.h) find one that stands still. */
 #define HEARTBEAT_MS 2000
 #define HEARTBEAT_TIMEOUT_MS 10000
 #define RECONNECT_MS 20
@@ -107,9 +108,6 @@ enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **re
         {ZMQ_RCVHWM, ASSAY_WIRE_HWM},
         {ZMQ_IMMEDIATE, 1},
         {ZMQ_HANDSHAKE_IVL, HANDSHAKE_MS},
-        {ZMQ_HEARTBEAT_IVL, HEARTBEAT_MS},
-        {ZMQ_HEARTBEAT_TIMEOUT, HEARTBEAT_TIMEOUT_MS},
-        {ZMQ_HEARTBEAT_TTL, HEARTBEAT_TIMEOUT_MS},
         {ZMQ_RECONNECT_IVL, RECONNECT_MS},
         {ZMQ_RECONNECT_IVL_MAX, RECONNECT_MAX_MS},
     };
@@ -126,6 +124,16 @@ enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **re
         return assay_err_set(err, ASSAY_INTERNAL, "ZeroMQ refuses a socket option that its version 4.3.4 has");
     }
     *ret = socket;
+    return ASSAY_OK;
+}
+
+enum assay_status assay_socket_suit(void *socket, const struct assay_address *address, struct assay_err *err)
+{
+    const int every_ms = address->is_ipc ? 0 : HEARTBEAT_MS, timeout_ms = address->is_ipc ? 0 : HEARTBEAT_TIMEOUT_MS;
+    if (zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &every_ms, sizeof every_ms) != 0 ||
+        zmq_setsockopt(socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout_ms, sizeof timeout_ms) != 0 ||
+        zmq_setsockopt(socket, ZMQ_HEARTBEAT_TTL, &timeout_ms, sizeof timeout_ms) != 0)
+        return assay_err_errno(err, zmq_errno(), "ZeroMQ refuses heartbeats for %s", address->text);
     return ASSAY_OK;
 }
 

@@ -11,6 +11,10 @@ enum assay_status assay_endpoint_check_bind(const struct assay_address *address,
 enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **ret,
                                    struct assay_err *err) ASSAY_MUST_USE;
 
+/* Before each bind or connect of a socket: what connections over this address need. INTERNAL: ZeroMQ refuses. */
+enum assay_status assay_socket_suit(void *socket, const struct assay_address *address,
+                                    struct assay_err *err) ASSAY_MUST_USE;
+
 /* What ZeroMQ tells of a socket's connections, as a stream of events. ZMQ_EVENT_*: their numbers; `value` is ZeroMQ's
  * (a descriptor, an error, a status). */
 enum assay_status assay_monitor_open(void *zmq, void *socket, int events, void **ret,

@@ -1,6 +1,7 @@
 #include "common/wire/loop.h"
 
 #include <errno.h>
+#include <poll.h>
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
@@ -38,7 +39,7 @@ struct assay_loop {
     /* loop thread */
     struct assay_timers timers;
     struct assay_watch **watches;
-    zmq_pollitem_t *items; /* items[0] is event_fd, items[i + 1] is watches[i] */
+    struct pollfd *polled; /* polled[0] is event_fd, polled[i + 1] is watches[i] */
     size_t watches_count, watches_capacity;
     bool watches_changed;
     struct post reserve[RESERVE];
@@ -60,8 +61,8 @@ enum assay_status assay_loop_new(struct assay_loop **ret, struct assay_err *err)
         loop->spare = &loop->reserve[i];
     }
     loop->event_fd = eventfd(0, EFD_CLOEXEC | EFD_NONBLOCK);
-    loop->items = calloc(1, sizeof *loop->items);
-    loop->zmq = loop->event_fd >= 0 && loop->items ? zmq_ctx_new() : NULL;
+    loop->polled = calloc(1, sizeof *loop->polled);
+    loop->zmq = loop->event_fd >= 0 && loop->polled ? zmq_ctx_new() : NULL;
     if (!loop->zmq) {
         int errnum = errno;
         assay_loop_free(loop);
@@ -89,7 +90,7 @@ void assay_loop_free(struct assay_loop *loop)
         close(loop->event_fd);
     assay_timers_release(&loop->timers);
     free(loop->watches);
-    free(loop->items);
+    free(loop->polled);
     pthread_cond_destroy(&loop->called);
     pthread_mutex_destroy(&loop->lock);
     free(loop);
@@ -283,12 +284,17 @@ enum assay_status assay_loop_watch(struct assay_loop *loop, struct assay_watch *
         struct assay_watch **watches = realloc(loop->watches, capacity * sizeof(struct assay_watch *));
         if (watches)
             loop->watches = watches;
-        zmq_pollitem_t *items = watches ? realloc(loop->items, (capacity + 1) * sizeof *items) : NULL;
-        if (!items)
+        struct pollfd *polled = watches ? realloc(loop->polled, (capacity + 1) * sizeof *polled) : NULL;
+        if (!polled)
             return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu sockets", capacity);
-        loop->items = items;
+        loop->polled = polled;
         loop->watches_capacity = capacity;
     }
+    size_t bytes = sizeof watch->fd;
+    if (zmq_getsockopt(watch->socket, ZMQ_FD, &watch->fd, &bytes) != 0)
+        return assay_err_errno(err, zmq_errno(), "cannot watch a socket");
+    watch->touched = true;
+    watch->ready = false;
     loop->watches[loop->watches_count++] = watch;
     loop->watches_changed = true;
     return ASSAY_OK;
@@ -305,31 +311,62 @@ void assay_loop_unwatch(struct assay_loop *loop, struct assay_watch *watch)
     }
 }
 
+/* Whether a socket that was used has one of its events. */
+static bool has_events(const struct assay_watch *watch)
+{
+    int events = 0;
+    size_t bytes = sizeof events;
+    return zmq_getsockopt(watch->socket, ZMQ_EVENTS, &events, &bytes) == 0 && (events & watch->events);
+}
+
+/* Lists what to poll. True when a socket is ready already. */
+static bool prepare_poll(struct assay_loop *loop)
+{
+    bool any = false;
+    loop->polled[0] = (struct pollfd){.fd = loop->event_fd, .events = POLLIN};
+    for (size_t i = 0; i < loop->watches_count; i++) {
+        struct assay_watch *watch = loop->watches[i];
+        loop->polled[i + 1] = (struct pollfd){.fd = watch->fd, .events = POLLIN};
+        watch->ready = watch->touched && has_events(watch);
+        watch->touched = false;
+        any |= watch->ready;
+    }
+    return any;
+}
+
 static void wait_for_events(struct assay_loop *loop)
 {
-    loop->items[0] = (zmq_pollitem_t){.fd = loop->event_fd, .events = ZMQ_POLLIN};
-    for (size_t i = 0; i < loop->watches_count; i++)
-        loop->items[i + 1] = (zmq_pollitem_t){.socket = loop->watches[i]->socket, .events = loop->watches[i]->events};
-    loop->watches_changed = false;
+    bool any = prepare_poll(loop);
     int64_t wait_ms = assay_timers_wait_ms(&loop->timers, assay_now_ms());
     pthread_mutex_lock(&loop->lock);
-    if (loop->queued > 0 || loop->stop)
+    if (any || loop->queued > 0 || loop->stop)
         wait_ms = 0;
     pthread_mutex_unlock(&loop->lock);
-    /* A failure (a signal came) leaves nothing ready: the next round polls again. */
-    if (zmq_poll(loop->items, (int)loop->watches_count + 1, (long)ASSAY_MIN(wait_ms, 3600 * 1000)) < 0)
-        loop->watches_changed = true;
+    /* A failure (a signal came) leaves nothing new ready: the next round polls again. */
+    if (poll(loop->polled, loop->watches_count + 1, (int)ASSAY_MIN(wait_ms, 3600 * 1000)) <= 0)
+        return;
+    for (size_t i = 0; i < loop->watches_count; i++)
+        loop->watches[i]->ready |= loop->polled[i + 1].revents != 0;
     uint64_t count;
-    if (!loop->watches_changed && loop->items[0].revents && read(loop->event_fd, &count, sizeof count) < 0)
+    if (loop->polled[0].revents && read(loop->event_fd, &count, sizeof count) < 0)
         return;
 }
 
-/* Any change of the sockets makes the results of the poll stale; what is ready will be ready in the next round. */
+/* Any change of the list ends the round; who was ready is asked again in the next one. */
 static void run_watches(struct assay_loop *loop)
 {
-    for (size_t i = 0; i < loop->watches_count && !loop->watches_changed; i++)
-        if (loop->items[i + 1].revents)
-            loop->watches[i]->fn(loop->watches[i]->arg, loop->items[i + 1].revents);
+    loop->watches_changed = false;
+    for (size_t i = 0; i < loop->watches_count; i++) {
+        struct assay_watch *watch = loop->watches[i];
+        if (!watch->ready)
+            continue;
+        watch->ready = false;
+        watch->fn(watch->arg);
+        if (loop->watches_changed)
+            break;
+    }
+    for (size_t i = 0; loop->watches_changed && i < loop->watches_count; i++)
+        loop->watches[i]->touched |= loop->watches[i]->ready;
 }
 
 /* True when the loop has to end: asked to, and nothing is queued, so that no assay_loop_call waits for ever. */

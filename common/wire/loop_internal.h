@@ -16,12 +16,18 @@ void assay_loop_wake(struct assay_loop *loop, struct assay_wake *wake);
 /* Loop thread, or while the loop does not run: takes a queued wake back. */
 void assay_loop_unwake(struct assay_loop *loop, struct assay_wake *wake);
 
-/* A socket the loop polls; `events` may be changed on the loop's thread. */
+/* A socket the loop polls. Its descriptor tells only that commands came for it, so any other use of the socket may take
+ * in what the descriptor would have told: it is followed by `touched`, and the loop asks the socket itself. */
 struct assay_watch {
     void *socket;
-    short events;
-    void (*fn)(void *arg, short revents);
+    short events; /* may be changed on the loop's thread */
+    /* Runs when one of the events may have come. It takes all that is there, or sets `touched`. */
+    void (*fn)(void *arg);
     void *arg;
+    bool touched;
+    /* The loop's. */
+    int fd;
+    bool ready;
 };
 
 /* Loop thread, or while the loop does not run. */

@@ -54,6 +54,13 @@ void assay_peer_mark_gone(struct assay_server *server, struct assay_peer *peer)
     assay_loop_wake(server->loop, &server->sweep);
 }
 
+static enum assay_sent send_to(struct assay_server *server, const struct assay_peer *peer,
+                               struct assay_outgoing *outgoing)
+{
+    server->watch.touched = true;
+    return assay_outgoing_send(outgoing, server->socket, peer->id, peer->id_bytes);
+}
+
 static void drop_pending(struct assay_peer *peer)
 {
     while (peer->pending_head) {
@@ -70,7 +77,7 @@ static bool send_pending(struct assay_server *server, struct assay_peer *peer)
 {
     while (peer->pending_head && !peer->gone) {
         struct assay_outgoing *outgoing = peer->pending_head;
-        enum assay_sent sent = assay_outgoing_send(outgoing, server->socket, peer->id, peer->id_bytes);
+        enum assay_sent sent = send_to(server, peer, outgoing);
         if (sent == ASSAY_SENT_FULL)
             return false;
         if (sent == ASSAY_SENT_UNREACHABLE)
@@ -121,7 +128,7 @@ void assay_peer_send(struct assay_server *server, struct assay_peer *peer, struc
     }
     enum assay_sent sent = ASSAY_SENT_FULL;
     if (!peer->pending_head)
-        sent = assay_outgoing_send(outgoing, server->socket, peer->id, peer->id_bytes);
+        sent = send_to(server, peer, outgoing);
     if (sent == ASSAY_SENT_FULL) {
         enqueue(server, peer, outgoing);
         return;
@@ -143,6 +150,7 @@ void assay_peer_send_header(struct assay_server *server, struct assay_peer *peer
     }
     /* So few bytes lie inside the ZeroMQ message itself. */
     header->sentence = NULL;
+    server->watch.touched = true;
     if (!peer->gone &&
         (peer->pending_head || assay_header_send(header, server->socket, peer->id, peer->id_bytes) != ASSAY_SENT))
         assay_peer_mark_gone(server, peer);

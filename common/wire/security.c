@@ -88,11 +88,13 @@ static bool take_request(struct assay_security *security)
     return count > 0;
 }
 
-static void on_request(void *arg, short revents)
+static void on_request(void *arg)
 {
-    (void)revents;
-    for (int i = 0; i < BURST && take_request(arg); i++)
-        continue;
+    struct assay_security *security = arg;
+    int taken = 0;
+    while (taken < BURST && take_request(security))
+        taken++;
+    security->watch.touched = taken == BURST;
 }
 
 /* --- keys --- */
@@ -122,7 +124,8 @@ static enum assay_status open_zap(struct assay_security *security, struct assay_
     if (!security->zap || zmq_setsockopt(security->zap, ZMQ_LINGER, &linger_ms, sizeof linger_ms) != 0 ||
         zmq_bind(security->zap, ZAP_ENDPOINT) != 0)
         return assay_err_errno(err, zmq_errno(), "cannot answer for who may connect");
-    security->watch = (struct assay_watch){security->zap, ZMQ_POLLIN, on_request, security};
+    security->watch =
+        (struct assay_watch){.socket = security->zap, .events = ZMQ_POLLIN, .fn = on_request, .arg = security};
     enum assay_status status = assay_loop_watch(security->loop, &security->watch, err);
     if (status != ASSAY_OK)
         return status;

@@ -241,16 +241,17 @@ static bool on_message(struct assay_server *server, struct assay_frames *frames)
     return understood;
 }
 
-static void on_readable(void *arg, short revents)
+static void on_readable(void *arg)
 {
-    (void)revents;
     struct assay_server *server = arg;
     struct assay_frames frames;
-    for (int i = 0; i < ASSAY_WIRE_BURST && assay_frames_recv(&frames, server->socket, true); i++) {
+    int taken = 0;
+    for (; taken < ASSAY_WIRE_BURST && assay_frames_recv(&frames, server->socket, true); taken++) {
         if (!on_message(server, &frames))
             assay_count_add(&server->counts.dropped, 1);
         assay_frames_clear(&frames);
     }
+    server->watch.touched = taken == ASSAY_WIRE_BURST;
 }
 
 static void on_tick(void *arg)
@@ -274,6 +275,8 @@ static enum assay_status bind_address(struct assay_server *server, const struct 
     enum assay_status status = assay_security_for_bind(server->security, server->socket, address, err);
     if (status == ASSAY_OK)
         status = assay_endpoint_check_bind(address, err);
+    if (status == ASSAY_OK)
+        status = assay_socket_suit(server->socket, address, err);
     if (status != ASSAY_OK)
         return status;
     if (zmq_bind(server->socket, address->text) != 0)
@@ -356,7 +359,8 @@ enum assay_status assay_server_new(struct assay_loop *loop, const char *endpoint
     if (status == ASSAY_OK)
         status = bind_socket(server, endpoint, err);
     if (status == ASSAY_OK) {
-        server->watch = (struct assay_watch){server->socket, ZMQ_POLLIN, on_readable, server};
+        server->watch =
+            (struct assay_watch){.socket = server->socket, .events = ZMQ_POLLIN, .fn = on_readable, .arg = server};
         struct watch_request request = {.server = server, .err = err};
         assay_loop_call(loop, join_loop, &request);
         status = request.status;

@@ -1,8 +1,8 @@
 /* Serves protobuf-c services on a ROUTER socket with gRPC's semantics. Handlers run on the loop's thread and must not
  * block; a handler may keep its call and answer later from any thread. Every call is answered exactly once.
  *
- * A client with calls under way says every second that it is there (PING). The calls of a peer that was silent for 10
- * s, that cannot be reached, or that does not read what is sent to it, are cancelled.
+ * A client with calls under way says every 3 s at least that it is there (PING). The calls of a peer that was silent
+ * for 10 s, that cannot be reached, or that does not read what is sent to it, are cancelled.
  *
  * Refused before a handler runs: a method that the peer's role may not call (PERMISSION_DENIED), unknown method
  * (UNIMPLEMENTED), a payload or header that does not unpack or holds invalid UTF-8 in a string field (INTERNAL for the

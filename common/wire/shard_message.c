@@ -3,13 +3,17 @@
 #include <stdlib.h>
 #include <string.h>
 
-void assay_shard_message_fill(struct assay_shard_message *message, const struct assay_shard_map *map)
+struct assay_shard_message *assay_shard_message_new(const struct assay_shard_map *map)
 {
+    struct assay_shard_message *message =
+        malloc(sizeof *message + map->count * (sizeof message->shards[0] + sizeof(Assay__V1__Shard *)));
+    if (!message)
+        return NULL;
     assay__v1__shard_map__init(&message->message);
     message->message.has_epoch = true;
     message->message.epoch = map->epoch;
     message->message.n_shards = map->count;
-    message->message.shards = message->list;
+    message->message.shards = (Assay__V1__Shard **)(void *)(message->shards + map->count);
     for (size_t i = 0; i < map->count; i++) {
         Assay__V1__Shard *shard = &message->shards[i];
         assay__v1__shard__init(shard);
@@ -18,15 +22,8 @@ void assay_shard_message_fill(struct assay_shard_message *message, const struct 
         shard->endpoint = (char *)(uintptr_t)map->shards[i].endpoint;
         shard->has_leaving = map->shards[i].leaving;
         shard->leaving = map->shards[i].leaving;
-        message->list[i] = shard;
+        message->message.shards[i] = shard;
     }
-}
-
-struct assay_shard_message *assay_shard_message_new(const struct assay_shard_map *map)
-{
-    struct assay_shard_message *message = malloc(sizeof *message);
-    if (message)
-        assay_shard_message_fill(message, map);
     return message;
 }
 

@@ -4,15 +4,12 @@
 #include "common/base/shard_map.h"
 #include "proto/types.pb-c.h"
 
-/* The message and what it points to; strings and ids are the map's. Large: not for the stack. */
+/* The message and what it points to; strings and ids are the map's. */
 struct assay_shard_message {
     Assay__V1__ShardMap message;
-    Assay__V1__Shard shards[ASSAY_SHARDS_MAX];
-    Assay__V1__Shard *list[ASSAY_SHARDS_MAX];
+    Assay__V1__Shard shards[]; /* the pointers to them stand behind them */
 };
-/* The map outlives the message's use. */
-void assay_shard_message_fill(struct assay_shard_message *message, const struct assay_shard_map *map);
-/* On the heap; NULL when out of memory. */
+/* On the heap (free), as large as the map wants it; NULL when out of memory. The map outlives it. */
 struct assay_shard_message *assay_shard_message_new(const struct assay_shard_map *map);
 
 /* INVALID_ARGUMENT: more than ASSAY_SHARDS_MAX, an id twice or of another length, an endpoint that is missing or too

@@ -1,6 +1,5 @@
 #include "common/wire/spec_message.h"
 
-#include <stdio.h>
 #include <string.h>
 
 #include "common/base/buf.h"
@@ -9,7 +8,9 @@ void assay_spec_message_fill(struct assay_spec_message *message, const char *can
 {
     char *rest = NULL;
     assay__v1__variant_spec__init(&message->spec);
-    snprintf(message->text, sizeof message->text, "%s", canonical);
+    if (strlen(canonical) >= sizeof message->text)
+        ASSAY_BUG("a canonical spec has a bounded length");
+    strcpy(message->text, canonical);
     message->spec.scheme = strtok_r(message->text, ":", &rest);
     message->spec.parameters = message->list;
     for (char *part = strtok_r(NULL, ":", &rest); part; part = strtok_r(NULL, ":", &rest)) {

@@ -30,7 +30,7 @@ struct assay_coordinator {
     pthread_mutex_t lock;
     pthread_cond_t changed; /* CLOCK_MONOTONIC; broadcast when members, runs or jobs changed */
     struct assay_registry registry;
-    struct assay_shards shards; /* as on disk */
+    struct assay_shards shards; /* as on disk; only the loop's thread changes it */
     struct assay_scheduler *scheduler;
     struct assay_job *jobs;   /* newest first */
     struct assay_job *active; /* that have a thread */

@@ -13,9 +13,14 @@ const char *assay_queue_of_spec(const struct assay_spec *spec, char ret[ASSAY_QU
 
 const char *assay_queue_of_worker(const char *precision, const char *numerics, char ret[ASSAY_QUEUE_BYTES_MAX])
 {
-    int bytes = snprintf(ret, ASSAY_QUEUE_BYTES_MAX, "%s@%.*s", precision, (int)strcspn(numerics, "-"), numerics);
-    if (bytes >= ASSAY_QUEUE_BYTES_MAX)
-        ret[0] = '\0';
+    size_t left = strlen(precision), right = strcspn(numerics, "-");
+    ret[0] = '\0';
+    if (left + 1 + right >= ASSAY_QUEUE_BYTES_MAX)
+        return ret;
+    memcpy(ret, precision, left);
+    ret[left] = '@';
+    memcpy(ret + left + 1, numerics, right);
+    ret[left + 1 + right] = '\0';
     return ret;
 }
 

@@ -104,8 +104,12 @@ bool assay_job_has_id(const struct assay_job *job, const void *id, size_t bytes)
 
 char *assay_job_hex(const struct assay_job *job, char hex[2 * ASSAY_JOB_ID_BYTES + 1])
 {
-    for (size_t i = 0; i < ASSAY_JOB_ID_BYTES; i++)
-        snprintf(hex + 2 * i, 3, "%02x", job->record->job_id.data[i]);
+    static const char digits[] = "0123456789abcdef";
+    for (size_t i = 0; i < ASSAY_JOB_ID_BYTES; i++) {
+        hex[2 * i] = digits[job->record->job_id.data[i] >> 4];
+        hex[2 * i + 1] = digits[job->record->job_id.data[i] & 15];
+    }
+    hex[2 * ASSAY_JOB_ID_BYTES] = '\0';
     return hex;
 }
 

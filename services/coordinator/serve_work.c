@@ -17,11 +17,10 @@ struct lease_reply {
     Assay__V1__LeaseReply message;
     struct assay_variant_message variant;
     struct assay_shard_message *shards;
-    struct assay_shard_map *map; /* what `shards` points to */
     Assay__V1__Tensor ids_tensor;
     uint64_t shape[1];
     ProtobufCBinaryData *keys;
-    uint32_t *tokens, *begins, *ends;
+    uint32_t *tokens;
     int32_t *ids; /* malloc; taken over by the attachment */
     char trace_id[2 * ASSAY_JOB_ID_BYTES + 1];
     char quantizer[ASSAY_SHARD_ENDPOINT_MAX];
@@ -31,25 +30,19 @@ static void lease_reply_release(struct lease_reply *r)
 {
     free(r->keys);
     free(r->tokens);
-    free(r->begins);
-    free(r->ends);
     free(r->shards);
-    free(r->map);
 }
 
-/* The map of evaluators. False: out of memory. */
+/* The map of evaluators, which does not change on another thread while the reply is packed. False: out of memory. */
 static bool fill_shards(const struct assay_shard_map *map, struct lease_reply *r)
 {
-    r->map = malloc(sizeof *map);
-    if (r->map)
-        assay_shard_map_copy(r->map, map);
-    r->shards = r->map ? assay_shard_message_new(r->map) : NULL;
+    r->shards = assay_shard_message_new(map);
     if (!r->shards)
         return false;
     r->message.shard_map = &r->shards->message;
     for (size_t i = map->count; i-- > 0;)
         if (!map->shards[i].leaving)
-            r->message.evaluator_endpoint = r->map->shards[i].endpoint;
+            r->message.evaluator_endpoint = (char *)(uintptr_t)map->shards[i].endpoint;
     return true;
 }
 
@@ -59,7 +52,7 @@ static void fill_artifact_endpoint(const struct assay_coordinator *c, struct lea
     const struct assay_service *quantizer = assay_registry_pick(&c->registry, ASSAY_SERVICE_QUANTIZER);
     if (!quantizer)
         return;
-    snprintf(r->quantizer, sizeof r->quantizer, "%s", quantizer->endpoint);
+    strcpy(r->quantizer, quantizer->endpoint);
     r->variant.variant.artifact_endpoint = r->quantizer;
 }
 
@@ -72,19 +65,18 @@ static bool lease_reply_fill(const struct assay_lease *lease, const struct assay
     for (size_t i = 0; i < lease->count; i++)
         ids += plan->chunks.at[plan->run_chunks[lease->chunks[i]]].tokens;
     r->keys = calloc(lease->count, sizeof *r->keys);
-    r->tokens = calloc(lease->count, sizeof *r->tokens);
-    r->begins = calloc(lease->count, sizeof *r->begins);
-    r->ends = calloc(lease->count, sizeof *r->ends);
+    r->tokens = calloc(lease->count, 3 * sizeof *r->tokens);
     r->ids = malloc(ids * sizeof *r->ids);
-    if (!r->keys || !r->tokens || !r->begins || !r->ends || !r->ids || !fill_shards(map, r))
+    if (!r->keys || !r->tokens || !r->ids || !fill_shards(map, r))
         return false;
+    uint32_t *begins = r->tokens + lease->count, *ends = begins + lease->count;
     size_t at = 0;
     for (size_t i = 0; i < lease->count; i++) {
         const struct assay_chunk *chunk = &plan->chunks.at[plan->run_chunks[lease->chunks[i]]];
         r->keys[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)chunk->key.digest.bytes};
         r->tokens[i] = chunk->tokens;
-        r->begins[i] = chunk->score_begin;
-        r->ends[i] = chunk->score_end;
+        begins[i] = chunk->score_begin;
+        ends[i] = chunk->score_end;
         memcpy(r->ids + at, chunk->ids, chunk->tokens * sizeof *r->ids);
         at += chunk->tokens;
     }
@@ -103,8 +95,8 @@ static bool lease_reply_fill(const struct assay_lease *lease, const struct assay
     message->n_chunk_keys = message->n_chunk_tokens = message->n_score_begin = message->n_score_end = lease->count;
     message->chunk_keys = r->keys;
     message->chunk_tokens = r->tokens;
-    message->score_begin = r->begins;
-    message->score_end = r->ends;
+    message->score_begin = begins;
+    message->score_end = ends;
     message->ids = &r->ids_tensor;
     message->has_record_dtype = true;
     message->record_dtype = plan->record_dtype;

@@ -3,22 +3,28 @@
  *   bench_coordinator [SECONDS [WORKERS [IDLE]]]
  *
  * Prints leases and chunks a second with the latency of a Lease call, for leases of one chunk and of 64, and what IDLE
- * workers that wait for work cost the coordinator. */
+ * workers that wait for work cost the coordinator. Workers have a connection and a thread each, as real ones do, or
+ * share the connection of their process, which then has their calls in flight together. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/prctl.h>
 #include <sys/resource.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/wire/endpoint.h"
+#include "common/wire/envelope.h"
 #include "common/wire/member.h"
+#include "common/wire/rpc_metrics.h"
 #include "proto/work.pb-c.h"
 #include "services/coordinator/serve.h"
 
 enum { PEER_PROCESSES = 4, SAMPLES_MAX = 100000, CHUNKS_MAX = 5000000 };
 enum { WORK_LEASE, WORK_COMPLETE };
+enum { CONTROL_REGISTER };
 
 /* What peers report; shared memory. */
 struct report {
@@ -136,13 +142,140 @@ static void run_peers(size_t count, uint32_t chunks_max, bool evaluator)
         pause();
 }
 
-static void start_peers(pid_t pids[PEER_PROCESSES], size_t count, uint32_t chunks_max)
+/* --- peers that share a connection --- */
+
+struct shared {
+    void *socket;
+    uint32_t chunks_max;
+    uint64_t calls; /* call ids: calls * count + worker */
+    size_t count;
+    uint64_t *ids; /* of the workers as services */
+    int64_t *begun_us;
+};
+
+static void send_request(struct shared *shared, size_t worker, const char *method, const ProtobufCMessage *request)
+{
+    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
+    struct assay_outgoing *out = NULL;
+    must(assay_outgoing_new(request, NULL, 0, &out, NULL) == ASSAY_OK, "no message");
+    header.has_kind = header.has_call_id = header.has_time_left_ms = true;
+    header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_REQUEST;
+    header.call_id = ++shared->calls * shared->count + worker;
+    header.method = (char *)(uintptr_t)method;
+    header.time_left_ms = 30000;
+    must(assay_outgoing_header(out, &header) && assay_outgoing_send(out, shared->socket, NULL, 0) == ASSAY_SENT,
+         "cannot send");
+    assay_outgoing_free(out);
+}
+
+static void send_lease(struct shared *shared, size_t worker)
+{
+    Assay__V1__LeaseRequest request = ASSAY__V1__LEASE_REQUEST__INIT;
+    request.has_service_id = request.has_chunks_max = request.has_wait_ms = true;
+    request.service_id = shared->ids[worker];
+    request.chunks_max = shared->chunks_max;
+    request.wait_ms = 20000;
+    shared->begun_us[worker] = assay_now_us();
+    send_request(shared, worker, "assay.v1.Work/Lease", &request.base);
+}
+
+/* A lease is completed at once, a Complete is followed by the next lease. */
+static void on_reply(struct shared *shared, const struct assay_frames *frames)
+{
+    const zmq_msg_t *parts = frames->parts;
+    Assay__V1__Header *header = assay_header_unpack(zmq_msg_data((zmq_msg_t *)(uintptr_t)&parts[0]),
+                                                    zmq_msg_size((zmq_msg_t *)(uintptr_t)&parts[0]));
+    must(header && header->status == 0 && frames->count >= 2, "a call failed");
+    size_t worker = header->call_id % shared->count;
+    assay__v1__header__free_unpacked(header, NULL);
+    if (frames->count == 2) { /* a CompleteReply, which has no attachment */
+        report->leases++;
+        send_lease(shared, worker);
+        return;
+    }
+    Assay__V1__LeaseReply *lease = assay__v1__lease_reply__unpack(NULL, zmq_msg_size((zmq_msg_t *)(uintptr_t)&parts[1]),
+                                                                  zmq_msg_data((zmq_msg_t *)(uintptr_t)&parts[1]));
+    must(lease != NULL, "no lease");
+    uint64_t sample = report->samples_count++;
+    if (sample < SAMPLES_MAX)
+        report->samples_us[sample] = (uint32_t)(assay_now_us() - shared->begun_us[worker]);
+    report->chunks += lease->n_chunk_keys;
+    Assay__V1__CompleteRequest request = ASSAY__V1__COMPLETE_REQUEST__INIT;
+    request.has_service_id = request.has_lease_id = request.has_compute_us = true;
+    request.service_id = shared->ids[worker];
+    request.lease_id = lease->lease_id;
+    request.n_chunk_keys = lease->n_chunk_keys;
+    request.chunk_keys = lease->chunk_keys;
+    request.compute_us = 1;
+    send_request(shared, worker, "assay.v1.Work/Complete", &request.base);
+    assay__v1__lease_reply__free_unpacked(lease, NULL);
+}
+
+static void register_shared(struct shared *shared)
+{
+    struct assay_loop *loop = NULL;
+    struct assay_client *client = NULL;
+    must(assay_loop_new(&loop, NULL) == ASSAY_OK && assay_loop_start(loop, NULL) == ASSAY_OK, "no loop");
+    must(assay_client_new(loop, endpoint, &client, NULL) == ASSAY_OK, "no client");
+    for (size_t i = 0; i < shared->count; i++) {
+        Assay__V1__RegisterRequest request = ASSAY__V1__REGISTER_REQUEST__INIT;
+        const struct assay_call_options options = {.deadline_ms = 30000, .wait_for_ready = true};
+        struct assay_reply *reply = NULL;
+        request.has_kind = true;
+        request.kind = ASSAY__V1__SERVICE_KIND__SERVICE_KIND_INFERENCE;
+        request.endpoint = (char *)(uintptr_t) "ipc:///nowhere";
+        request.precision = (char *)(uintptr_t) "int8";
+        request.numerics_id = (char *)(uintptr_t) "n1";
+        must(assay_call_unary(client, &assay__v1__coordinator__descriptor, CONTROL_REGISTER, &request.base, &options,
+                              &reply, NULL) == ASSAY_OK,
+             "a worker cannot register");
+        shared->ids[i] = ((const Assay__V1__RegisterReply *)assay_reply_message(reply))->service_id;
+        assay_reply_free(reply);
+        report->ready++;
+    }
+    assay_client_free(client);
+    assay_loop_stop_join(loop);
+    assay_loop_free(loop);
+}
+
+/* Ends with its process: the parent kills it. */
+static void run_shared(size_t count, uint32_t chunks_max)
+{
+    struct shared shared = {.count = count, .chunks_max = chunks_max};
+    shared.ids = calloc(count, sizeof *shared.ids);
+    shared.begun_us = calloc(count, sizeof *shared.begun_us);
+    void *zmq = zmq_ctx_new();
+    must(shared.ids && shared.begun_us && zmq, "out of memory");
+    must(assay_socket_new(zmq, ZMQ_DEALER, 0, &shared.socket, NULL) == ASSAY_OK &&
+             zmq_connect(shared.socket, endpoint) == 0,
+         "no connection");
+    register_shared(&shared);
+    for (size_t i = 0; i < count; i++)
+        send_lease(&shared, i);
+    for (;;) {
+        zmq_pollitem_t item = {.socket = shared.socket, .events = ZMQ_POLLIN};
+        struct assay_frames frames;
+        while (assay_frames_recv(&frames, shared.socket, false)) {
+            on_reply(&shared, &frames);
+            assay_frames_clear(&frames);
+        }
+        zmq_poll(&item, 1, -1);
+    }
+}
+
+static void start_peers(pid_t pids[PEER_PROCESSES], size_t count, uint32_t chunks_max, bool share)
 {
     for (size_t i = 0; i < PEER_PROCESSES; i++) {
         pids[i] = fork();
         must(pids[i] >= 0, "no process");
-        if (pids[i] == 0)
-            run_peers(count / PEER_PROCESSES, chunks_max, i == 0);
+        if (pids[i] != 0)
+            continue;
+        prctl(PR_SET_PDEATHSIG, SIGKILL);
+        /* The last one has the evaluator, without which nothing is lent. */
+        bool is_last = i + 1 == PEER_PROCESSES;
+        if (share && !is_last)
+            run_shared(count / (PEER_PROCESSES - 1), chunks_max);
+        run_peers(share ? 0 : count / PEER_PROCESSES, chunks_max, is_last);
     }
 }
 
@@ -207,6 +340,7 @@ static void start_coordinator(struct assay_coordinator *c, const char *dir)
     struct assay_metrics *metrics = assay_metrics_new();
     must(c->scheduler && metrics, "out of memory");
     assay_coordinator_measure(c, metrics);
+    assay_rpc_metrics_install(metrics);
     must(assay_store_open(&options, &c->store, NULL) == ASSAY_OK, "no store");
     must(assay_coordinator_load_shards(c, NULL) == ASSAY_OK, "no shards");
     must(assay_loop_new(&c->loop, NULL) == ASSAY_OK, "no loop");
@@ -226,12 +360,13 @@ static void wait_ready(size_t count)
         must(assay_now_ms() < until_ms, "the peers do not register");
 }
 
-static void bench_leases(size_t workers, uint32_t chunks_max, int seconds)
+static void bench_leases(size_t workers, uint32_t chunks_max, bool share, int seconds)
 {
     pid_t pids[PEER_PROCESSES];
     *report = (struct report){0};
-    start_peers(pids, workers, chunks_max);
-    wait_ready(workers / PEER_PROCESSES * PEER_PROCESSES);
+    start_peers(pids, workers, chunks_max, share);
+    size_t processes = share ? PEER_PROCESSES - 1 : PEER_PROCESSES;
+    wait_ready(workers / processes * processes);
     sleep(1);
     uint64_t leases = report->leases, chunks = report->chunks;
     double cpu = cpu_seconds();
@@ -244,10 +379,10 @@ static void bench_leases(size_t workers, uint32_t chunks_max, int seconds)
     stop_peers(pids);
     size_t samples = ASSAY_MIN(report->samples_count, (uint64_t)SAMPLES_MAX);
     qsort(report->samples_us, samples, sizeof *report->samples_us, compare);
-    printf("%4zu workers, up to %4u chunks a lease: %9.0f leases/s (and as many Completes), %10.0f chunks/s, Lease p50 "
-           "%.2f ms, p99 %.2f ms; coordinator %.0f %% of a core, %.1f us a lease with its Complete\n",
-           workers, chunks_max, (double)leases / took, (double)chunks / took,
-           samples ? report->samples_us[samples / 2] / 1e3 : 0.0,
+    printf("%4zu workers, %s, up to %4u chunks a lease: %9.0f leases/s (and as many Completes), %10.0f chunks/s, "
+           "Lease p50 %.2f ms, p99 %.2f ms; coordinator %.0f %% of a core, %.1f us a lease with its Complete\n",
+           workers, share ? "3 connections" : "a connection each", chunks_max, (double)leases / took,
+           (double)chunks / took, samples ? report->samples_us[samples / 2] / 1e3 : 0.0,
            samples ? report->samples_us[samples * 99 / 100] / 1e3 : 0.0, 100 * cpu / took,
            leases ? 1e6 * cpu / (double)leases : 0.0);
 }
@@ -256,7 +391,7 @@ static void bench_idle(size_t workers, int seconds)
 {
     pid_t pids[PEER_PROCESSES];
     *report = (struct report){0};
-    start_peers(pids, workers, 1);
+    start_peers(pids, workers, 1, false);
     wait_ready(workers / PEER_PROCESSES * PEER_PROCESSES);
     sleep(2);
     double cpu = cpu_seconds();
@@ -271,7 +406,7 @@ static void bench_idle(size_t workers, int seconds)
 int main(int argc, char **argv)
 {
     int seconds = argc > 1 ? atoi(argv[1]) : 5;
-    size_t workers = argc > 2 ? strtoul(argv[2], NULL, 10) : 32, idle = argc > 3 ? strtoul(argv[3], NULL, 10) : 1000;
+    size_t workers = argc > 2 ? strtoul(argv[2], NULL, 10) : 48, idle = argc > 3 ? strtoul(argv[3], NULL, 10) : 1000;
     char dir[] = "/tmp/assay-bench-XXXXXX";
     static struct assay_coordinator coordinator;
     static struct assay_job job;
@@ -284,7 +419,8 @@ int main(int argc, char **argv)
     start_coordinator(&coordinator, dir);
     bench_idle(idle, seconds);
     add_work(&coordinator, &job, &request);
-    bench_leases(workers, 1, seconds);
-    bench_leases(workers, 64, seconds);
+    bench_leases(workers, 1, true, seconds);
+    bench_leases(workers, 1, false, seconds);
+    bench_leases(workers, 64, false, seconds);
     _exit(0);
 }

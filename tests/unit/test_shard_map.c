@@ -101,7 +101,7 @@ static void a_map_survives_its_message(void **state)
     assert_int_equal(assay_shard_map_of_message(&message->message, read, NULL), ASSAY_OK);
     assert_int_equal(read->epoch, 17);
     assert_true(assay_shard_map_same(map, read));
-    message->list[1] = message->list[0];
+    message->message.shards[1] = message->message.shards[0];
     assert_int_equal(assay_shard_map_of_message(&message->message, read, NULL), ASSAY_INVALID_ARGUMENT);
     message->shards[0].shard_id.len = 15;
     assert_int_equal(assay_shard_map_of_message(&message->message, read, NULL), ASSAY_INVALID_ARGUMENT);
