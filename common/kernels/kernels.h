@@ -24,17 +24,19 @@ enum assay_weights {
     ASSAY_WEIGHTS_INT4    /* (code - zero of the group) * scale of the group */
 };
 
-/* One or two rows of A times some panels of W side by side, from W as it is stored, for k values of which no panel's
- * scales change: c[r][j] goes on from what it holds, as in `tile`. */
+/* One or two rows of A times some panels of W side by side, from W as it is stored: c[r][j] goes on from what it holds,
+ * as in `tile`. */
 struct assay_decode {
     enum assay_weights type;
-    size_t rows, panels; /* rows 1 or 2; panels 1 or decode_panels / rows */
+    size_t rows, panels; /* rows 1 or 2; panels 1 or decode_panels / rows, of 4 bits 1 or 2 */
     size_t k, lda, ldc;
     const float *a;
     const void *data;               /* the first panel's first value of these k */
-    size_t step_bytes, panel_bytes; /* from one k and one panel to the next */
-    const float *scales, *zeros;    /* [panels, 32]; NULL where W has none */
-    const float *table;             /* [16] */
+    size_t step_bytes, panel_bytes; /* from one k (4 bits: from four of them) and one panel to the next */
+    const float *scales;            /* [32] of the first panel; of 4 bits [k / group, 32] */
+    const uint8_t *zeros;           /* INT4: as scales */
+    size_t scales_panel, group;     /* from one panel's scales to the next one's; 4 bits: values of k, of fours */
+    const float *table;             /* TABLE4: [16] */
     float *c;                       /* [rows, panels * 32] */
 };
 
@@ -48,10 +50,13 @@ struct assay_gemm_ops {
     void (*unpack_bf16)(size_t k, const uint16_t *src, float *dst);
     void (*unpack_f16)(size_t k, const uint16_t *src, float *dst);
     void (*unpack_i8)(size_t k, const int8_t *src, const float *scales, float *dst);
-    /* k x 32 codes of 4 bits, 16 bytes each k: byte j has column j in its low half and j + 16 in its high half. The
-     * value is table[code] * scales[j], or ((float)code - zeros[j]) * scales[j]; rounded once. */
-    void (*unpack_table4)(size_t k, const uint8_t *src, const float table[16], const float *scales, float *dst);
-    void (*unpack_int4)(size_t k, const uint8_t *src, const float *zeros, const float *scales, float *dst);
+    /* k x 32 codes of 4 bits, in blocks of 64 bytes (struct assay_panels) that begin `stride` bytes apart. The value is
+     * table[code] * scales[j], or ((float)code - zeros[j]) * scales[j]; rounded once. Up to 3 bytes behind the last
+     * block are read. */
+    void (*unpack_table4)(size_t k, const uint8_t *src, size_t stride, const float table[16], const float *scales,
+                          float *dst);
+    void (*unpack_int4)(size_t k, const uint8_t *src, size_t stride, const float *zeros, const float *scales,
+                        float *dst);
 
     /* Rounds k x width elements to bf16, to nearest even, where subnormal ones are zeros of their sign, and writes them
      * in the form that tile_bf16 reads: bf16_bytes for each, for an even number of k, zeros behind the last. */
@@ -111,17 +116,21 @@ double assay_kernels_peak(const struct assay_kernels *kernels, bool bf16);
 
 /* --- products --- */
 
-/* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j; of 4-bit codes, byte j <
- * 16 of the 16 at (p * k + kk) * 16 has rows j (low half) and j + 16. Rows beyond n are zeros. */
+/* W[n, k] in panels of 32 rows: panel p holds element (32 p + j, kk) at (p * k + kk) * 32 + j. Rows beyond n are zeros.
+ * 4-bit codes of a panel lie in blocks of 64 bytes for four values of k: byte 4 j + i, j < 16, has rows j (low half)
+ * and j + 16 at the i-th k. Panels 2 q and 2 q + 1 alternate block by block; the last one lies alone where their number
+ * is odd. So the codes of one k are read from any of the 16 words of a block without being moved, and one stream of
+ * reads serves two panels. */
 struct assay_panels {
     enum assay_weights type;
     size_t n, k;
     void *data;
     float *scales;  /* I8: one a row, padded to whole panels; 4 bits: one a group; else NULL */
-    uint8_t *zeros; /* INT4: one a group */
+    uint8_t *zeros; /* INT4: one a group, in the order of the scales */
     float table[16];
     size_t group, row_span; /* 4 bits: as in struct assay_codes */
     size_t step;            /* 4 bits: no row changes its group but at multiples of this */
+    size_t groups;          /* 4 bits: of a row, if scales are [panels, groups, 32]; 0: they are as in assay_codes */
     size_t bytes;           /* of data, scales and zeros */
 };
 
@@ -140,7 +149,7 @@ struct assay_codes {
     size_t row_span;
     size_t groups; /* in all */
     const float *scales;
-    const uint8_t *zeros; /* [groups]; NULL with a table */
+    const uint8_t *zeros; /* [groups], each below 16; NULL with a table */
     const float *table;   /* [16] or NULL */
 };
 

@@ -123,21 +123,23 @@ LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
     return (struct lanes){_mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const __m128i *)p)))};
 }
 
-/* The low or high halves of 16 bytes, as indices into 16 floats and as numbers. */
-LANES_INLINE __m512i lanes_halves(const uint8_t *p, bool high)
+LANES_INLINE struct lanes lanes_from_u8(const uint8_t *p)
 {
-    __m512i wide = _mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p));
-    return high ? _mm512_srli_epi32(wide, 4) : _mm512_and_si512(wide, _mm512_set1_epi32(15));
+    return (struct lanes){_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128((const __m128i *)p)))};
 }
 
+/* table[c], c being the low or high half of bytes p[0], p[4], .. p[60]. Up to 3 bytes behind them are read. */
 LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
 {
-    return (struct lanes){_mm512_permutexvar_ps(lanes_halves(p, high), _mm512_loadu_ps(table))};
+    __m512i index = _mm512_loadu_si512(p); /* of which four bits count */
+    return (struct lanes){_mm512_permutexvar_ps(high ? _mm512_srli_epi32(index, 4) : index, _mm512_loadu_ps(table))};
 }
 
+/* c + lanes_halves_bias(high) of the same halves: c is put into the last bits of that power of two. */
 LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
 {
-    return (struct lanes){_mm512_cvtepi32_ps(lanes_halves(p, high))};
+    __m512i half = _mm512_set1_epi32(high ? 0xf0 : 0xf), power = _mm512_set1_epi32(high ? 0x49000000 : 0x4b000000);
+    return (struct lanes){_mm512_castsi512_ps(_mm512_ternarylogic_epi32(_mm512_loadu_si512(p), half, power, 0xea))};
 }
 
 #elif defined(ASSAY_LANES_AVX2)
@@ -245,28 +247,35 @@ LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
                           _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
 }
 
-LANES_INLINE __m256i lanes_halves(const uint8_t *p, bool high)
+LANES_INLINE struct lanes lanes_from_u8(const uint8_t *p)
 {
-    __m256i wide = _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p));
-    return high ? _mm256_srli_epi32(wide, 4) : _mm256_and_si256(wide, _mm256_set1_epi32(15));
+    return (struct lanes){_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)p))),
+                          _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(p + 8))))};
 }
 
-LANES_INLINE __m256 lanes_table_half(const float table[16], __m256i index)
+LANES_INLINE __m256 lanes_table_half(const float table[16], const uint8_t *p, bool high)
 {
-    __m256 low = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
-    __m256 high = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
-    return _mm256_blendv_ps(low, high, _mm256_castsi256_ps(_mm256_slli_epi32(index, 28)));
+    __m256i bytes = _mm256_loadu_si256((const __m256i *)p), index = high ? _mm256_srli_epi32(bytes, 4) : bytes;
+    __m256 first = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table), index);
+    __m256 second = _mm256_permutevar8x32_ps(_mm256_loadu_ps(table + 8), index);
+    return _mm256_blendv_ps(first, second, _mm256_castsi256_ps(_mm256_slli_epi32(bytes, high ? 24 : 28)));
 }
 
 LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
 {
-    return (struct lanes){lanes_table_half(table, lanes_halves(p, high)),
-                          lanes_table_half(table, lanes_halves(p + 8, high))};
+    return (struct lanes){lanes_table_half(table, p, high), lanes_table_half(table, p + 32, high)};
+}
+
+LANES_INLINE __m256 lanes_biased_half(const uint8_t *p, bool high)
+{
+    __m256i half = _mm256_set1_epi32(high ? 0xf0 : 0xf), power = _mm256_set1_epi32(high ? 0x49000000 : 0x4b000000);
+    __m256i bytes = _mm256_loadu_si256((const __m256i *)p);
+    return _mm256_castsi256_ps(_mm256_or_si256(_mm256_and_si256(bytes, half), power));
 }
 
 LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
 {
-    return (struct lanes){_mm256_cvtepi32_ps(lanes_halves(p, high)), _mm256_cvtepi32_ps(lanes_halves(p + 8, high))};
+    return (struct lanes){lanes_biased_half(p, high), lanes_biased_half(p + 32, high)};
 }
 
 #else
@@ -379,11 +388,19 @@ LANES_INLINE struct lanes lanes_from_i8(const int8_t *p)
     return r;
 }
 
+LANES_INLINE struct lanes lanes_from_u8(const uint8_t *p)
+{
+    struct lanes r;
+    for (size_t i = 0; i < LANES; i++)
+        r.x[i] = (float)p[i];
+    return r;
+}
+
 LANES_INLINE struct lanes lanes_from_table(const float table[16], const uint8_t *p, bool high)
 {
     struct lanes r;
     for (size_t i = 0; i < LANES; i++)
-        r.x[i] = table[high ? p[i] >> 4 : p[i] & 15];
+        r.x[i] = table[high ? p[4 * i] >> 4 : p[4 * i] & 15];
     return r;
 }
 
@@ -391,11 +408,16 @@ LANES_INLINE struct lanes lanes_from_halves(const uint8_t *p, bool high)
 {
     struct lanes r;
     for (size_t i = 0; i < LANES; i++)
-        r.x[i] = (float)(high ? p[i] >> 4 : p[i] & 15);
+        r.x[i] = (high ? 0x1p19f : 0x1p23f) + (float)(high ? p[4 * i] >> 4 : p[4 * i] & 15);
     return r;
 }
 
 #endif
+
+LANES_INLINE struct lanes lanes_halves_bias(bool high)
+{
+    return lanes_set(high ? 0x1p19f : 0x1p23f);
+}
 
 #if !defined(ASSAY_LANES_AVX512)
 

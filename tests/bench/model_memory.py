@@ -1,5 +1,6 @@
 #!/usr/bin/env python3
-"""Peak memory and time of one chunk on a random BF16 checkpoint in the exact shape of a known model.
+"""Speed and peak memory on a random BF16 checkpoint in the exact shape of a known model, with bf16 compute: a prompt of
+512 tokens, then 16 tokens one by one.
 
 Not part of any test tier: it writes as many bytes as the model has, and needs as much memory.
 
@@ -11,7 +12,6 @@ import argparse
 import json
 import os
 import pathlib
-import resource
 import shutil
 import struct
 import subprocess
@@ -26,6 +26,19 @@ SHAPES = {
         "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
         "vocab_size": 32000, "max_position_embeddings": 32768, "sliding_window": 4096, "rms_norm_eps": 1e-5,
         "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": False, "torch_dtype": "bfloat16"},
+    "llama-3.1-8b": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 4096,
+        "intermediate_size": 14336, "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 8,
+        "vocab_size": 128256, "max_position_embeddings": 131072, "rms_norm_eps": 1e-5, "hidden_act": "silu",
+        "rope_theta": 500000.0, "rope_scaling": {
+            "factor": 8.0, "high_freq_factor": 4.0, "low_freq_factor": 1.0,
+            "original_max_position_embeddings": 8192, "rope_type": "llama3"},
+        "tie_word_embeddings": False, "torch_dtype": "bfloat16"},
+    "qwen2.5-0.5b": {
+        "architectures": ["Qwen2ForCausalLM"], "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864,
+        "num_hidden_layers": 24, "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151936,
+        "max_position_embeddings": 32768, "rms_norm_eps": 1e-6, "hidden_act": "silu", "rope_theta": 1000000.0,
+        "use_sliding_window": False, "tie_word_embeddings": True, "torch_dtype": "bfloat16"},
     "phi-3-mini": {
         "architectures": ["Phi3ForCausalLM"], "model_type": "phi3", "hidden_size": 3072, "intermediate_size": 8192,
         "num_hidden_layers": 32, "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32064,
@@ -40,7 +53,7 @@ def tensors_of(config):
     hidden, wide = config["hidden_size"], config["intermediate_size"]
     head = hidden // config["num_attention_heads"]
     keys = head * config["num_key_value_heads"]
-    fused = config["model_type"] == "phi3"
+    fused, biased = config["model_type"] == "phi3", config["model_type"] == "qwen2"
     yield "model.embed_tokens.weight", [config["vocab_size"], hidden]
     for layer in range(config["num_hidden_layers"]):
         start = f"model.layers.{layer}."
@@ -53,12 +66,17 @@ def tensors_of(config):
             yield start + "self_attn.q_proj.weight", [hidden, hidden]
             yield start + "self_attn.k_proj.weight", [keys, hidden]
             yield start + "self_attn.v_proj.weight", [keys, hidden]
+            if biased:
+                yield start + "self_attn.q_proj.bias", [hidden]
+                yield start + "self_attn.k_proj.bias", [keys]
+                yield start + "self_attn.v_proj.bias", [keys]
             yield start + "mlp.gate_proj.weight", [wide, hidden]
             yield start + "mlp.up_proj.weight", [wide, hidden]
         yield start + "self_attn.o_proj.weight", [hidden, hidden]
         yield start + "mlp.down_proj.weight", [hidden, wide]
     yield "model.norm.weight", [hidden]
-    yield "lm_head.weight", [config["vocab_size"], hidden]
+    if not config["tie_word_embeddings"]:
+        yield "lm_head.weight", [config["vocab_size"], hidden]
 
 
 def noise():
@@ -86,9 +104,17 @@ def write_shard(path, tensors, piece):
             offset -= min(offset, PIECE)
 
 
+def tokenizer(words):
+    """Every word is a token, so that a prompt has as many tokens as it has words."""
+    return {"version": "1.0", "truncation": None, "padding": None, "added_tokens": [], "normalizer": None,
+            "pre_tokenizer": {"type": "WhitespaceSplit"}, "post_processor": None, "decoder": None,
+            "model": {"type": "WordLevel", "unk_token": "w0", "vocab": {f"w{i}": i for i in range(words)}}}
+
+
 def write_model(folder, config):
     folder.mkdir(parents=True)
-    (folder / "config.json").write_text(json.dumps(config))
+    (folder / "config.json").write_text(json.dumps({**config, "assay": {"compute": "bf16"}}))
+    (folder / "tokenizer.json").write_text(json.dumps(tokenizer(config["vocab_size"])))
     shards, room = [[]], SHARD_BYTES
     for name, shape in tensors_of(config):
         bytes_of = 2 * shape[0] * (shape[1] if len(shape) > 1 else 1)
@@ -105,12 +131,36 @@ def write_model(folder, config):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
+def run(arguments, config):
+    """Generates; prints what it took."""
+    prompt = " ".join(f"w{(i * 7919 + 3) % config['vocab_size']}" for i in range(arguments.tokens))
+    command = [arguments.assay, "generate", str(arguments.dir), "--prompt", prompt, "--ignore-eos", "--json",
+               "--max-tokens", str(arguments.generate), "--threads", str(arguments.threads)]
+    begin = time.monotonic()
+    child = subprocess.Popen(command, stdout=subprocess.PIPE)
+    output = child.stdout.read()
+    _, status, usage = os.wait4(child.pid, 0)
+    wall = time.monotonic() - begin
+    if status != 0:
+        sys.exit(f"assay generate ended with status {os.waitstatus_to_exitcode(status)}")
+    response = json.loads(output)[0]["responses"][0]
+    first, total = response["first_token_seconds"], response["seconds"]
+    print(f"{arguments.shape}: peak {usage.ru_maxrss / 2**20:.2f} GiB resident; load {wall - total:.1f} s; "
+          f"{arguments.tokens} tokens of the prompt in {first:.2f} s, {arguments.tokens / first:.1f} a second; "
+          f"{len(response['ids']) - 1} tokens more in {total - first:.2f} s, "
+          f"{(len(response['ids']) - 1) / (total - first):.2f} a second; "
+          f"{usage.ru_utime:.1f} s of CPU, {usage.ru_stime:.1f} s in the system")
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--assay", required=True)
     parser.add_argument("--shape", required=True, choices=sorted(SHAPES))
     parser.add_argument("--dir", required=True, type=pathlib.Path)
     parser.add_argument("--tokens", type=int, default=512)
+    parser.add_argument("--generate", type=int, default=17, help="tokens; the first comes with the prompt")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--runs", type=int, default=1)
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     if arguments.dir.exists():
@@ -119,16 +169,9 @@ def main():
     try:
         write_model(arguments.dir, config)
         stored = sum(path.stat().st_size for path in arguments.dir.iterdir())
-        ids = arguments.dir / "ids.json"
-        ids.write_text(json.dumps([(i * 7919 + 3) % config["vocab_size"] for i in range(arguments.tokens)]))
-        subprocess.run([arguments.assay, "model", "inspect", str(arguments.dir)], check=True)
-        begin = time.monotonic()
-        subprocess.run([arguments.assay, "logits", str(arguments.dir), "--ids", str(ids), "-o",
-                        str(arguments.dir / "logits.safetensors")], check=True)
-        seconds = time.monotonic() - begin
-        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss * 1024
-        print(f"{arguments.shape}: {stored / 2**30:.2f} GiB stored, peak {peak / 2**30:.2f} GiB resident, "
-              f"{seconds:.0f} s to load and run {arguments.tokens} tokens")
+        print(f"{arguments.shape}: {stored / 2**30:.2f} GiB stored", flush=True)
+        for _ in range(arguments.runs):
+            run(arguments, config)
     finally:
         if not arguments.keep:
             shutil.rmtree(arguments.dir, ignore_errors=True)

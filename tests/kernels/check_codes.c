@@ -9,7 +9,8 @@
 /* m, n, k, group. Groups that divide a row, that do not, and that are longer than one. */
 static const size_t shapes[][4] = {{1, 1, 1, 64},      {3, 33, 64, 64},   {5, 64, 96, 64},    {15, 40, 172, 64},
                                    {2, 31, 513, 32},   {7, 70, 1100, 64}, {29, 32, 128, 128}, {4, 3, 33, 4096},
-                                   {16, 96, 576, 128}, {1, 300, 172, 64}, {2, 300, 192, 64}};
+                                   {16, 96, 576, 128}, {1, 300, 172, 64}, {2, 300, 192, 64},  {1, 131, 130, 128},
+                                   {2, 97, 66, 6},     {1, 64, 7, 64},    {2, 20, 1026, 2048}};
 
 static size_t random_below(size_t n)
 {
@@ -44,9 +45,11 @@ static struct weights table_new(size_t n, size_t k, size_t group)
     struct assay_err err = ASSAY_ERR_INIT;
     if (assay_panels_pack_codes(pool_of(2), &src, n, k, &w.panels, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
-    /* Codes stay codes, scales are not spread. */
+    /* Codes stay codes, and there is one scale for each group. */
     size_t panels = (n + ASSAY_PANEL - 1) / ASSAY_PANEL;
-    assert_int_equal(w.panels.bytes, panels * k * ASSAY_PANEL / 2 + groups * sizeof(float));
+    bool even = k % group == 0 && (k == group || group % 4 == 0);
+    size_t kept = even ? panels * ASSAY_PANEL * (k / group) : groups;
+    assert_int_equal(w.panels.bytes, panels * ((k + 3) / 4) * 64 + kept * sizeof(float));
     free(codes);
     free(scales);
     return w;

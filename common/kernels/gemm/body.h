@@ -81,22 +81,27 @@ static void unpack_i8(size_t k, const int8_t *src, const float *scales, float *d
     }
 }
 
-static void unpack_table4(size_t k, const uint8_t *src, const float table[16], const float *scales, float *dst)
+static void unpack_table4(size_t k, const uint8_t *src, size_t stride, const float table[16], const float *scales,
+                          float *dst)
 {
     struct lanes low = lanes_load(scales), high = lanes_load(scales + LANES);
-    for (size_t kk = 0; kk < k; kk++, src += LANES, dst += ASSAY_PANEL) {
-        lanes_store(dst, lanes_mul(lanes_from_table(table, src, false), low));
-        lanes_store(dst + LANES, lanes_mul(lanes_from_table(table, src, true), high));
+    for (size_t kk = 0; kk < k; kk++, dst += ASSAY_PANEL) {
+        const uint8_t *at = src + kk / 4 * stride + kk % 4;
+        lanes_store(dst, lanes_mul(lanes_from_table(table, at, false), low));
+        lanes_store(dst + LANES, lanes_mul(lanes_from_table(table, at, true), high));
     }
 }
 
-static void unpack_int4(size_t k, const uint8_t *src, const float *zeros, const float *scales, float *dst)
+static void unpack_int4(size_t k, const uint8_t *src, size_t stride, const float *zeros, const float *scales,
+                        float *dst)
 {
     struct lanes low = lanes_load(scales), high = lanes_load(scales + LANES);
-    struct lanes zero_low = lanes_load(zeros), zero_high = lanes_load(zeros + LANES);
-    for (size_t kk = 0; kk < k; kk++, src += LANES, dst += ASSAY_PANEL) {
-        lanes_store(dst, lanes_mul(lanes_sub(lanes_from_halves(src, false), zero_low), low));
-        lanes_store(dst + LANES, lanes_mul(lanes_sub(lanes_from_halves(src, true), zero_high), high));
+    struct lanes zero_low = lanes_add(lanes_load(zeros), lanes_halves_bias(false));
+    struct lanes zero_high = lanes_add(lanes_load(zeros + LANES), lanes_halves_bias(true));
+    for (size_t kk = 0; kk < k; kk++, dst += ASSAY_PANEL) {
+        const uint8_t *at = src + kk / 4 * stride + kk % 4;
+        lanes_store(dst, lanes_mul(lanes_sub(lanes_from_halves(at, false), zero_low), low));
+        lanes_store(dst + LANES, lanes_mul(lanes_sub(lanes_from_halves(at, true), zero_high), high));
     }
 }
 

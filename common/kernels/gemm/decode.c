@@ -1,9 +1,10 @@
 /* Products of one or two rows: panels are divided among the threads and read once, as they are stored. */
 #include "common/kernels/gemm/decode_rows.h"
-
-#include <string.h>
+#include "common/kernels/gemm/panels.h"
 
 #define ABREAST_MAX 4
+/* Values of k that are unpacked at a time where groups are uneven. */
+#define UNEVEN_DEPTH 256
 /* Pieces of work a thread: few, as each wakes nobody but has to be claimed. */
 #define PIECES 4
 
@@ -15,41 +16,74 @@ struct decoding {
     float *c;
 };
 
+/* Bytes from one k of a panel to the next; codes have none. */
 static size_t panel_stride(const struct assay_panels *w)
 {
-    static const size_t bits[] = {[ASSAY_WEIGHTS_F32] = 32, [ASSAY_WEIGHTS_BF16] = 16,  [ASSAY_WEIGHTS_F16] = 16,
-                                  [ASSAY_WEIGHTS_I8] = 8,   [ASSAY_WEIGHTS_TABLE4] = 4, [ASSAY_WEIGHTS_INT4] = 4};
-    return bits[w->type] * ASSAY_PANEL / 8;
+    static const size_t bytes[] = {
+        [ASSAY_WEIGHTS_F32] = 4, [ASSAY_WEIGHTS_BF16] = 2, [ASSAY_WEIGHTS_F16] = 2, [ASSAY_WEIGHTS_I8] = 1};
+    return w->type < ASSAY_COUNT(bytes) ? bytes[w->type] * ASSAY_PANEL : 0;
+}
+
+static bool is_codes(const struct assay_panels *w)
+{
+    return w->type == ASSAY_WEIGHTS_TABLE4 || w->type == ASSAY_WEIGHTS_INT4;
+}
+
+/* Codes whose scales lie in panels, as they are. */
+static void decode_codes(const struct decoding *g, size_t panel, struct assay_decode *d)
+{
+    const struct assay_panels *w = g->w;
+    size_t at = panel * w->groups * ASSAY_PANEL;
+    d->step_bytes = assay_codes_stride(w, panel);
+    d->panel_bytes = ASSAY_BLOCK_BYTES;
+    d->data = assay_codes_at(w, panel);
+    d->scales = w->scales + at;
+    d->zeros = w->zeros ? w->zeros + at : NULL;
+    d->scales_panel = w->groups * ASSAY_PANEL;
+    d->group = w->groups == 1 ? (w->k + ASSAY_BLOCK_DEPTH - 1) / ASSAY_BLOCK_DEPTH * ASSAY_BLOCK_DEPTH : w->group;
+    d->table = w->table;
+    g->ops->decode(d);
+}
+
+/* Codes of one panel whose scales change anywhere, by way of f32. */
+static void decode_uneven(const struct decoding *g, size_t panel, struct assay_decode *d)
+{
+    _Alignas(64) float plain[UNEVEN_DEPTH * ASSAY_PANEL];
+    d->type = ASSAY_WEIGHTS_F32;
+    d->data = plain;
+    d->step_bytes = ASSAY_PANEL * sizeof *plain;
+    for (size_t kk = 0; kk < g->w->k; kk += UNEVEN_DEPTH) {
+        d->k = ASSAY_MIN(g->w->k - kk, (size_t)UNEVEN_DEPTH);
+        d->a = g->a + kk;
+        assay_codes_unpack(g->ops, g->w, panel, kk, d->k, plain);
+        g->ops->decode(d);
+    }
 }
 
 /* `abreast` panels from `panel`, all of k. */
 static void decode_panels(const struct decoding *g, size_t panel, size_t abreast)
 {
-    _Alignas(64) float sums[2 * ABREAST_MAX * ASSAY_PANEL] = {0}, scales[ABREAST_MAX * ASSAY_PANEL],
-                                              zeros[ABREAST_MAX * ASSAY_PANEL];
+    _Alignas(64) float sums[2 * ABREAST_MAX * ASSAY_PANEL] = {0};
     const struct assay_panels *w = g->w;
-    bool grouped = w->type == ASSAY_WEIGHTS_TABLE4 || w->type == ASSAY_WEIGHTS_INT4;
-    size_t bytes = panel_stride(w), step = grouped ? w->step : w->k;
+    size_t bytes = panel_stride(w);
     struct assay_decode d = {.type = w->type,
                              .rows = g->m,
                              .panels = abreast,
+                             .k = w->k,
+                             .a = g->a,
                              .lda = g->lda,
                              .ldc = abreast * ASSAY_PANEL,
                              .step_bytes = bytes,
                              .panel_bytes = bytes * w->k,
-                             .table = w->table,
+                             .scales_panel = ASSAY_PANEL,
                              .c = sums};
-    if (w->type == ASSAY_WEIGHTS_I8)
-        d.scales = w->scales + panel * ASSAY_PANEL;
-    else if (grouped)
-        d.scales = scales;
-    d.zeros = w->type == ASSAY_WEIGHTS_INT4 ? zeros : NULL;
-    for (size_t kk = 0; kk < w->k; kk += d.k) {
-        d.k = ASSAY_MIN(step, w->k - kk);
-        for (size_t p = 0; grouped && p < abreast; p++)
-            assay_panels_group(w, panel + p, kk, scales + p * ASSAY_PANEL, zeros + p * ASSAY_PANEL);
-        d.a = g->a + kk;
-        d.data = (const unsigned char *)w->data + panel * d.panel_bytes + kk * bytes;
+    if (is_codes(w) && w->groups > 0) {
+        decode_codes(g, panel, &d);
+    } else if (is_codes(w)) {
+        decode_uneven(g, panel, &d);
+    } else {
+        d.data = (const unsigned char *)w->data + panel * d.panel_bytes;
+        d.scales = w->scales ? w->scales + panel * ASSAY_PANEL : NULL;
         g->ops->decode(&d);
     }
     size_t column = panel * ASSAY_PANEL, columns = ASSAY_MIN(w->n - column, abreast * ASSAY_PANEL);
@@ -62,8 +96,10 @@ static void decode_piece(void *arg, size_t index, size_t thread)
 {
     (void)thread;
     const struct decoding *g = arg;
-    size_t all = (g->w->n + ASSAY_PANEL - 1) / ASSAY_PANEL, end = ASSAY_MIN((index + 1) * g->panels, all);
-    size_t abreast = g->ops->decode_panels / g->m, panel = index * g->panels;
+    size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(g->w)), panel = index * g->panels;
+    size_t abreast = g->ops->decode_panels / g->m;
+    if (is_codes(g->w))
+        abreast = g->w->groups > 0 ? 2 : 1; /* as they lie */
     for (; panel + abreast <= end; panel += abreast)
         decode_panels(g, panel, abreast);
     for (; panel < end; panel++)
@@ -74,7 +110,7 @@ void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, 
                      const struct assay_panels *w, const float *bias, float *c, size_t ldc)
 {
     struct decoding g = {.ops = ops, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
-    size_t threads = assay_pool_threads(pool), all = (w->n + ASSAY_PANEL - 1) / ASSAY_PANEL;
+    size_t threads = assay_pool_threads(pool), all = assay_panels_count(w);
     size_t pieces = threads > 1 ? threads * PIECES : 1;
     g.panels = (all + pieces - 1) / pieces;
     g.panels = (g.panels + ABREAST_MAX - 1) / ABREAST_MAX * ABREAST_MAX;

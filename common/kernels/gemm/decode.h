@@ -11,12 +11,13 @@
 #else
 #define ABREAST 2
 #endif
+/* And the room for them: two of 4 bits on every path. */
+#define ABREAST_MOST 4
 /* Bytes ahead of the one that is read. */
 #define AHEAD 2048
 
 /* Values of columns [16 l, 16 l + 16) at one k of a panel: what `unpack` would write. */
-LANES_INLINE struct lanes decode_weights(enum assay_weights type, const unsigned char *at, size_t l, const float *table,
-                                         struct lanes scale, struct lanes zero)
+LANES_INLINE struct lanes decode_weights(enum assay_weights type, const unsigned char *at, size_t l, struct lanes scale)
 {
     switch (type) {
     case ASSAY_WEIGHTS_F32:
@@ -25,45 +26,26 @@ LANES_INLINE struct lanes decode_weights(enum assay_weights type, const unsigned
         return lanes_from_bf16((const uint16_t *)(const void *)at + l * LANES);
     case ASSAY_WEIGHTS_F16:
         return lanes_from_f16((const uint16_t *)(const void *)at + l * LANES);
-    case ASSAY_WEIGHTS_I8:
+    default:
         return lanes_mul(lanes_from_i8((const int8_t *)at + l * LANES), scale);
-    case ASSAY_WEIGHTS_TABLE4:
-        return lanes_mul(lanes_from_table(table, at, l == 1), scale);
-    case ASSAY_WEIGHTS_INT4:
-        return lanes_mul(lanes_sub(lanes_from_halves(at, l == 1), zero), scale);
     }
-    return lanes_zero();
 }
 
-/* `type`, `rows` and `panels` are constants where this is inlined. */
-LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
+LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_decode *d,
+                               struct lanes sum[2][ABREAST_MOST][2])
 {
-    struct lanes sum[2][ABREAST][2], scale[ABREAST][2], zero[ABREAST][2];
-    const unsigned char *at = d->data;
 #pragma GCC unroll 4
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
-        for (size_t l = 0; l < 2; l++) {
-            scale[p][l] = d->scales ? lanes_load(d->scales + p * ASSAY_PANEL + l * LANES) : lanes_zero();
-            zero[p][l] = d->zeros ? lanes_load(d->zeros + p * ASSAY_PANEL + l * LANES) : lanes_zero();
+        for (size_t l = 0; l < 2; l++)
 #pragma GCC unroll 2
             for (size_t r = 0; r < rows; r++)
                 sum[r][p][l] = lanes_load(d->c + r * d->ldc + p * ASSAY_PANEL + l * LANES);
-        }
-    for (size_t kk = 0; kk < d->k; kk++, at += d->step_bytes) {
-#pragma GCC unroll 4
-        for (size_t p = 0; p < panels; p++) {
-            const unsigned char *from = at + p * d->panel_bytes;
-            __builtin_prefetch(from + AHEAD);
-#pragma GCC unroll 2
-            for (size_t l = 0; l < 2; l++) {
-                struct lanes w = decode_weights(type, from, l, d->table, scale[p][l], zero[p][l]);
-#pragma GCC unroll 2
-                for (size_t r = 0; r < rows; r++)
-                    sum[r][p][l] = lanes_fma(lanes_set(d->a[r * d->lda + kk]), w, sum[r][p][l]);
-            }
-        }
-    }
+}
+
+LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_decode *d,
+                             struct lanes sum[2][ABREAST_MOST][2])
+{
 #pragma GCC unroll 4
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
@@ -71,6 +53,99 @@ LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t pane
 #pragma GCC unroll 2
             for (size_t r = 0; r < rows; r++)
                 lanes_store(d->c + r * d->ldc + p * ASSAY_PANEL + l * LANES, sum[r][p][l]);
+}
+
+/* `type`, `rows` and `panels` are constants where this is inlined. */
+LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
+{
+    struct lanes sum[2][ABREAST_MOST][2], scale[ABREAST_MOST][2];
+    const unsigned char *at = d->data;
+    decode_begin(rows, panels, d, sum);
+#pragma GCC unroll 4
+    for (size_t p = 0; p < panels; p++)
+#pragma GCC unroll 2
+        for (size_t l = 0; l < 2; l++)
+            scale[p][l] =
+                type == ASSAY_WEIGHTS_I8 ? lanes_load(d->scales + p * d->scales_panel + l * LANES) : lanes_zero();
+    for (size_t kk = 0; kk < d->k; kk++, at += d->step_bytes) {
+#pragma GCC unroll 4
+        for (size_t p = 0; p < panels; p++) {
+            const unsigned char *from = at + p * d->panel_bytes;
+            __builtin_prefetch(from + AHEAD);
+#pragma GCC unroll 2
+            for (size_t l = 0; l < 2; l++) {
+                struct lanes w = decode_weights(type, from, l, scale[p][l]);
+#pragma GCC unroll 2
+                for (size_t r = 0; r < rows; r++)
+                    sum[r][p][l] = lanes_fma(lanes_set(d->a[r * d->lda + kk]), w, sum[r][p][l]);
+            }
+        }
+    }
+    decode_end(rows, panels, d, sum);
+}
+
+/* --- 4 bits --- */
+
+/* Scales of a group, and what is taken from its codes. */
+struct decode_group {
+    struct lanes scale[2][2], zero[2][2];
+};
+
+LANES_INLINE void decode_group_read(bool table, size_t panels, const struct assay_decode *d, size_t group,
+                                    struct decode_group *ret)
+{
+#pragma GCC unroll 2
+    for (size_t p = 0; p < panels; p++)
+#pragma GCC unroll 2
+        for (size_t l = 0; l < 2; l++) {
+            size_t at = p * d->scales_panel + group * ASSAY_PANEL + l * LANES;
+            ret->scale[p][l] = lanes_load(d->scales + at);
+            ret->zero[p][l] = table ? lanes_zero() : lanes_add(lanes_from_u8(d->zeros + at), lanes_halves_bias(l == 1));
+        }
+}
+
+/* One k: `at` is its byte in the first panel's block. */
+LANES_INLINE void decode_codes_at(bool table, size_t rows, size_t panels, const struct assay_decode *d,
+                                  const struct decode_group *g, const uint8_t *at, const float *a,
+                                  struct lanes sum[2][ABREAST_MOST][2])
+{
+#pragma GCC unroll 2
+    for (size_t p = 0; p < panels; p++)
+#pragma GCC unroll 2
+        for (size_t l = 0; l < 2; l++) {
+            const uint8_t *from = at + p * d->panel_bytes;
+            struct lanes w = table ? lanes_from_table(d->table, from, l == 1)
+                                   : lanes_sub(lanes_from_halves(from, l == 1), g->zero[p][l]);
+            w = lanes_mul(w, g->scale[p][l]);
+#pragma GCC unroll 2
+            for (size_t r = 0; r < rows; r++)
+                sum[r][p][l] = lanes_fma(lanes_set(a[r * d->lda]), w, sum[r][p][l]);
+        }
+}
+
+/* `table`, `rows` and `panels` are constants where this is inlined. */
+LANES_INLINE void decode_codes_fixed(bool table, size_t rows, size_t panels, const struct assay_decode *d)
+{
+    struct lanes sum[2][ABREAST_MOST][2];
+    const uint8_t *at = d->data;
+    const float *a = d->a;
+    decode_begin(rows, panels, d, sum);
+    for (size_t begin = 0, group = 0; begin < d->k; begin += d->group, group++) {
+        struct decode_group g;
+        size_t count = ASSAY_MIN(d->k - begin, d->group);
+        decode_group_read(table, panels, d, group, &g);
+        for (; count >= 4; count -= 4, at += d->step_bytes, a += 4) {
+#pragma GCC unroll 2
+            for (size_t p = 0; p < panels; p++)
+                __builtin_prefetch(at + p * d->panel_bytes + AHEAD);
+#pragma GCC unroll 4
+            for (size_t i = 0; i < 4; i++)
+                decode_codes_at(table, rows, panels, d, &g, at + i, a + i, sum);
+        }
+        for (size_t i = 0; i < count; i++)
+            decode_codes_at(table, rows, panels, d, &g, at + i, a + i, sum);
+    }
+    decode_end(rows, panels, d, sum);
 }
 
 #define DECODE_CASE(type)                                                                                              \
@@ -85,6 +160,18 @@ LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t pane
             decode_fixed(type, 1, ABREAST, d);                                                                         \
         return;
 
+#define DECODE_CODES_CASE(type, table)                                                                                 \
+    case type:                                                                                                         \
+        if (d->rows == 2 && d->panels == 1)                                                                            \
+            decode_codes_fixed(table, 2, 1, d);                                                                        \
+        else if (d->rows == 2)                                                                                         \
+            decode_codes_fixed(table, 2, 2, d);                                                                        \
+        else if (d->panels == 1)                                                                                       \
+            decode_codes_fixed(table, 1, 1, d);                                                                        \
+        else                                                                                                           \
+            decode_codes_fixed(table, 1, 2, d);                                                                        \
+        return;
+
 static void decode(const struct assay_decode *d)
 {
     switch (d->type) {
@@ -92,7 +179,7 @@ static void decode(const struct assay_decode *d)
         DECODE_CASE(ASSAY_WEIGHTS_BF16)
         DECODE_CASE(ASSAY_WEIGHTS_F16)
         DECODE_CASE(ASSAY_WEIGHTS_I8)
-        DECODE_CASE(ASSAY_WEIGHTS_TABLE4)
-        DECODE_CASE(ASSAY_WEIGHTS_INT4)
+        DECODE_CODES_CASE(ASSAY_WEIGHTS_TABLE4, true)
+        DECODE_CODES_CASE(ASSAY_WEIGHTS_INT4, false)
     }
 }

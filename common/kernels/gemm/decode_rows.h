@@ -9,8 +9,3 @@
 /* assay_gemm for 1 <= m <= ASSAY_DECODE_ROWS_MAX; the same bits. */
 void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                      const struct assay_panels *w, const float *bias, float *c, size_t ldc);
-
-/* Scales (and zeros; 0 where there are none) of the rows of a 4-bit panel at column kk. Rows beyond n have a scale of
- * 0. */
-void assay_panels_group(const struct assay_panels *w, size_t panel, size_t kk, float scales[ASSAY_PANEL],
-                        float zeros[ASSAY_PANEL]);

@@ -4,7 +4,7 @@
 #include <string.h>
 
 #include "common/kernels/gemm/decode_rows.h"
-#include "common/kernels/kernels.h"
+#include "common/kernels/gemm/panels.h"
 
 /* Values of k and rows of A at a time: a panel (64 KB) and the block of A (up to 384 KB) stay in a core's L2. Unpacking
  * a panel costs about 2 / ROWS of multiplying with it. */
@@ -73,36 +73,6 @@ void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, s
     }
 }
 
-void assay_panels_group(const struct assay_panels *w, size_t panel, size_t kk, float scales[ASSAY_PANEL],
-                        float zeros[ASSAY_PANEL])
-{
-    size_t first = panel * ASSAY_PANEL, rows = ASSAY_MIN(w->n - first, (size_t)ASSAY_PANEL);
-    bool even = w->row_span % w->group == 0;
-    size_t stride = w->row_span / w->group, at = first * stride + kk / w->group;
-    for (size_t j = 0; j < ASSAY_PANEL; j++) {
-        size_t group = even ? at + j * stride : ((first + j) * w->row_span + kk) / w->group;
-        scales[j] = j < rows ? w->scales[group] : 0.0f;
-        zeros[j] = w->zeros && j < rows ? (float)w->zeros[group] : 0.0f;
-    }
-}
-
-static void unpack_codes(const struct product *p, size_t panel, size_t begin, size_t depth, float *dst)
-{
-    const struct assay_panels *w = p->w;
-    const uint8_t *codes = (const uint8_t *)w->data + (panel * w->k + begin) * (ASSAY_PANEL / 2);
-    float scales[ASSAY_PANEL], zeros[ASSAY_PANEL];
-    for (size_t kk = begin, next; kk < begin + depth; kk = next) {
-        next = ASSAY_MIN(kk - kk % w->step + w->step, begin + depth);
-        assay_panels_group(w, panel, kk, scales, zeros);
-        const uint8_t *src = codes + (kk - begin) * (ASSAY_PANEL / 2);
-        float *to = dst + (kk - begin) * ASSAY_PANEL;
-        if (w->type == ASSAY_WEIGHTS_TABLE4)
-            p->ops->unpack_table4(next - kk, src, w->table, scales, to);
-        else
-            p->ops->unpack_int4(next - kk, src, zeros, scales, to);
-    }
-}
-
 /* `depth` values of k, from `begin`, of one panel as f32: in place when it is stored so, else in scratch. */
 static const float *panel_f32(const struct product *p, size_t panel, size_t begin, size_t depth, float *scratch)
 {
@@ -121,7 +91,7 @@ static const float *panel_f32(const struct product *p, size_t panel, size_t begi
         return scratch;
     case ASSAY_WEIGHTS_TABLE4:
     case ASSAY_WEIGHTS_INT4:
-        unpack_codes(p, panel, begin, depth, scratch);
+        assay_codes_unpack(p->ops, p->w, panel, begin, depth, scratch);
         return scratch;
     }
     ASSAY_BUG("panels of a type that is never packed");

@@ -1,7 +1,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-#include "common/kernels/kernels.h"
+#include "common/kernels/gemm/panels.h"
 
 struct packing {
     const unsigned char *src;
@@ -37,8 +37,7 @@ static void pack_panel(void *arg, size_t panel, size_t thread)
     }
 }
 
-/* 64-byte aligned, as the vector loads like it. */
-static void *aligned_new(size_t bytes)
+void *assay_panels_room(size_t bytes)
 {
     return bytes > SIZE_MAX - 63 ? NULL : aligned_alloc(64, (bytes + 63) / 64 * 64);
 }
@@ -73,9 +72,9 @@ enum assay_status assay_panels_pack(struct assay_pool *pool, enum assay_dtype dt
     size_t element_bytes = assay_dtype_bytes(dtype), panels = n / ASSAY_PANEL + (n % ASSAY_PANEL != 0), bytes;
     bool fits = !__builtin_mul_overflow(panels, k, &bytes) &&
                 !__builtin_mul_overflow(bytes, ASSAY_PANEL * element_bytes, &bytes);
-    w.data = fits ? aligned_new(ASSAY_MAX(bytes, (size_t)1)) : NULL;
+    w.data = fits ? assay_panels_room(ASSAY_MAX(bytes, (size_t)1)) : NULL;
     if (dtype == ASSAY_I8)
-        w.scales = aligned_new(ASSAY_MAX(panels, (size_t)1) * ASSAY_PANEL * sizeof *w.scales);
+        w.scales = assay_panels_room(ASSAY_MAX(panels, (size_t)1) * ASSAY_PANEL * sizeof *w.scales);
     if (!w.data || (dtype == ASSAY_I8 && !w.scales)) {
         assay_panels_release(&w);
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for weights of %zu x %zu %s", n, k,
@@ -89,78 +88,6 @@ enum assay_status assay_panels_pack(struct assay_pool *pool, enum assay_dtype dt
     }
     struct packing packing = {.src = src, .dst = w.data, .element_bytes = element_bytes, .n = n, .k = k};
     assay_pool_run(pool, panels, pack_panel, &packing);
-    *ret = w;
-    return ASSAY_OK;
-}
-
-struct code_packing {
-    const struct assay_codes *src;
-    uint8_t *dst;
-    size_t n, k;
-};
-
-static void pack_codes_panel(void *arg, size_t panel, size_t thread)
-{
-    (void)thread;
-    const struct code_packing *p = arg;
-    const size_t half = ASSAY_PANEL / 2;
-    size_t first = panel * ASSAY_PANEL, rows = ASSAY_MIN(p->n - first, (size_t)ASSAY_PANEL);
-    uint8_t *dst = p->dst + panel * p->k * half;
-    memset(dst, 0, p->k * half);
-    for (size_t begin = 0; begin < p->k; begin += CHUNK) {
-        size_t end = ASSAY_MIN(begin + CHUNK, p->k);
-        for (size_t r = 0; r < rows; r++) {
-            size_t at = (first + r) * p->src->row_codes;
-            unsigned to = r < half ? 0 : 4;
-            for (size_t kk = begin; kk < end; kk++) {
-                unsigned from = ((at + kk) % 2 != 0) != p->src->high_first ? 4 : 0;
-                unsigned code = p->src->codes[(at + kk) / 2] >> from & 15;
-                dst[kk * half + r % half] |= (uint8_t)(code << to);
-            }
-        }
-    }
-}
-
-static size_t common_divisor(size_t a, size_t b)
-{
-    while (b != 0) {
-        size_t rest = a % b;
-        a = b;
-        b = rest;
-    }
-    return a;
-}
-
-enum assay_status assay_panels_pack_codes(struct assay_pool *pool, const struct assay_codes *src, size_t n, size_t k,
-                                          struct assay_panels *ret, struct assay_err *err)
-{
-    size_t panels = n / ASSAY_PANEL + (n % ASSAY_PANEL != 0), code_bytes, scale_bytes;
-    struct assay_panels w = {.type = src->table ? ASSAY_WEIGHTS_TABLE4 : ASSAY_WEIGHTS_INT4,
-                             .n = n,
-                             .k = k,
-                             .group = src->group,
-                             .row_span = src->row_span,
-                             .step = common_divisor(src->row_span, src->group)};
-    bool fits = !__builtin_mul_overflow(panels, k, &code_bytes) &&
-                !__builtin_mul_overflow(code_bytes, ASSAY_PANEL / 2, &code_bytes) &&
-                !__builtin_mul_overflow(src->groups, sizeof *w.scales, &scale_bytes);
-    if (fits) {
-        w.data = aligned_new(code_bytes);
-        w.scales = malloc(scale_bytes);
-        w.zeros = src->table ? NULL : malloc(src->groups);
-    }
-    if (!w.data || !w.scales || (!src->table && !w.zeros)) {
-        assay_panels_release(&w);
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for weights of %zu x %zu 4-bit codes", n, k);
-    }
-    memcpy(w.scales, src->scales, scale_bytes);
-    if (src->table)
-        memcpy(w.table, src->table, sizeof w.table);
-    else
-        memcpy(w.zeros, src->zeros, src->groups);
-    w.bytes = code_bytes + scale_bytes + (src->table ? 0 : src->groups);
-    struct code_packing packing = {.src = src, .dst = w.data, .n = n, .k = k};
-    assay_pool_run(pool, panels, pack_codes_panel, &packing);
     *ret = w;
     return ASSAY_OK;
 }
