@@ -158,6 +158,24 @@ static enum assay_status print_result(const struct assay_report *report, bool js
     return status;
 }
 
+static enum assay_status print_partial(const Assay__V1__Job *job, bool json, struct assay_err *err)
+{
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
+    if (json) {
+        cJSON *object = assay_partial_json(job);
+        char *printed = cJSON_Print(object);
+        assay_buf_printf(&text, "%s\n", printed ? printed : "{}");
+        cJSON_free(printed);
+        cJSON_Delete(object);
+    } else {
+        assay_partial_table(job, &text);
+    }
+    enum assay_status status = assay_buf_check(&text, err);
+    if (status == ASSAY_OK && (fwrite(text.data, 1, text.len, stdout) != text.len || fflush(stdout) != 0))
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot write the result to stdout");
+    return status;
+}
+
 static enum assay_status report_job(struct eval *eval, struct assay_eval_job *handle, const Assay__V1__Job *job,
                                     struct assay_err *err)
 {
@@ -179,7 +197,8 @@ static enum assay_status report_job(struct eval *eval, struct assay_eval_job *ha
     };
     assay_report_cost(&report, &cost);
     assay_display_block(&eval->display, assay_buf_cstr(&cost));
-    enum assay_status status = print_result(&report, eval->options->json, err);
+    enum assay_status status =
+        job->partial ? print_partial(job, eval->options->json, err) : print_result(&report, eval->options->json, err);
     if (status == ASSAY_OK)
         status = assay_report_write(&report, eval->options->out_dir, err);
     if (status == ASSAY_OK) {
@@ -210,24 +229,6 @@ static void write_trace(struct eval *eval, const Assay__V1__Job *job)
     assay_trace_release(&trace);
 }
 
-static enum assay_status print_partial(const Assay__V1__Job *job, bool json, struct assay_err *err)
-{
-    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
-    if (json) {
-        cJSON *object = assay_partial_json(job);
-        char *printed = cJSON_Print(object);
-        assay_buf_printf(&text, "%s\n", printed ? printed : "{}");
-        cJSON_free(printed);
-        cJSON_Delete(object);
-    } else {
-        assay_partial_table(job, &text);
-    }
-    enum assay_status status = assay_buf_check(&text, err);
-    if (status == ASSAY_OK && (fwrite(text.data, 1, text.len, stdout) != text.len || fflush(stdout) != 0))
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "cannot write the result to stdout");
-    return status;
-}
-
 /* The job's exit code, or that of what stopped us. */
 static int run_job(struct eval *eval)
 {
@@ -248,10 +249,8 @@ static int run_job(struct eval *eval)
         code = assay_report_exit_code(done);
         if (eval->options->trace_path)
             write_trace(eval, done);
-        if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED) {
+        if (done->state == ASSAY__V1__JOB_STATE__JOB_STATE_COMPLETED || done->partial) {
             status = report_job(eval, &job, done, &err);
-        } else if (done->partial) {
-            status = print_partial(done, eval->options->json, &err);
         } else {
             assay_err_set(&err, ASSAY_UNKNOWN, "job %s: %s", assay_word_job_state(done->state),
                           assay_word_or(done->failure, done->state == ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED

@@ -1,5 +1,6 @@
-/* What a finished job says: figures for the terminal, JSON and Markdown. Works on messages alone; writes files only in
- * assay_report_write. What was not computed stays missing, with the reason, down to the last table. Any thread. */
+/* What a finished job says, and a cancelled one with a partial result: figures for the terminal, JSON and Markdown.
+ * Works on messages alone; writes files only in assay_report_write. What was not computed stays missing, with the
+ * reason, down to the last table. Any thread. */
 #pragma once
 
 #include <cjson/cJSON.h>
@@ -30,6 +31,16 @@ struct assay_report {
 
 /* The exit code of a job: its verdict's when it is completed (none counts as INCONCLUSIVE), else its failure's. */
 int assay_report_exit_code(const Assay__V1__Job *job);
+
+/* "PASS"; "PARTIAL" of a job that was cancelled, whose figures are of some of its chunks: it has no other verdict. */
+const char *assay_report_verdict(const Assay__V1__Job *job);
+const char *assay_result_verdict(const Assay__V1__Job *job, const Assay__V1__VariantResult *result);
+/* Of a partial result: how many of the planned chunks its figures are of, as "fp32 40 of 96 chunks, int8 23 of 96
+ * chunks"; else nothing. */
+void assay_report_coverage(const Assay__V1__Job *job, struct assay_buf *out);
+#define ASSAY_PARTIAL_NOTE                                                                                             \
+    "The job was cancelled. Figures and intervals are of the chunks that were scored until then; those of variants "   \
+    "with other chunks cannot be compared. There is no verdict."
 
 /* --- figures --- */
 
@@ -119,6 +130,7 @@ void assay_report_table(const struct assay_report *report, struct assay_buf *out
 /* One line on the cost: "reference fp32: 64 of 64 chunks from the cache, saved ~12.3 s". */
 void assay_report_cost(const struct assay_report *report, struct assay_buf *out);
 
-/* Writes every file into out_dir, which is made. Each is whole or not there. */
+/* Writes every file into out_dir, which is made. Each is whole or not there. A partial result says so, with its
+ * coverage, at the head of each, and has neither verdicts nor recommendations. */
 enum assay_status assay_report_write(const struct assay_report *report, const char *out_dir,
                                      struct assay_err *err) ASSAY_MUST_USE;

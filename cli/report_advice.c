@@ -179,8 +179,23 @@ static void find(struct assay_assessment *assessment)
             assay_assess_line(assessment, lines, "%s.", assessment->variants[i].dominance);
 }
 
+static void advise_to_finish(struct assay_assessment *assessment)
+{
+    for (size_t i = 0; i < assessment->count; i++)
+        assay_assess_line(assessment, &assessment->findings, "%.80s: %s.", label(&assessment->variants[i]),
+                          assessment->variants[i].verdict);
+    assay_assess_line(assessment, &assessment->recommendations,
+                      "Let the job run to its end (`assay retry`, or the same command again): what was scored is found "
+                      "in the cache.");
+    assessment->conclusion = "The result is partial: nothing is concluded from it.";
+}
+
 void assay_advise(const struct assay_report *report, struct assay_assessment *assessment)
 {
+    if (report->job->partial) {
+        advise_to_finish(assessment);
+        return;
+    }
     find_dominated(assessment);
     find(assessment);
     recommend_uses(assessment);

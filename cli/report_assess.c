@@ -258,6 +258,25 @@ static void decide(struct assay_assessment *assessment, struct assay_variant_ass
     }
 }
 
+/* Figures of some chunks are not judged. */
+static void leave_open(const Assay__V1__Job *job, struct assay_assessment *assessment,
+                       struct assay_variant_assessment *variant)
+{
+    variant->acceptance = ASSAY_ACCEPTANCE_UNDECIDED;
+    variant->verdict =
+        assay_assess_text(assessment, "the job was cancelled with %" PRIu64 " of %" PRIu64 " chunks scored",
+                          variant->result->chunks_scored, job->chunks);
+}
+
+static void judge(struct assay_assessment *assessment, struct assay_variant_assessment *variant)
+{
+    judge_perplexity(assessment, variant);
+    judge_kl(assessment, variant);
+    judge_top1(assessment, variant);
+    judge_weights(assessment, variant);
+    decide(assessment, variant, judge_size(assessment, variant));
+}
+
 enum assay_status assay_assess(const struct assay_report *report, struct assay_assessment *ret, struct assay_err *err)
 {
     struct assay_assessment assessment = {.conclusion = ""};
@@ -273,12 +292,10 @@ enum assay_status assay_assess(const struct assay_report *report, struct assay_a
         variant->saved_gb = saved_gb(variant->result);
         variant->increase_per_gb = assay_increase_per_gb_saved(variant->result);
         variant->kl_per_gb = kl_per_gb(variant->result, variant->saved_gb);
-        judge_perplexity(&assessment, variant);
-        judge_kl(&assessment, variant);
-        judge_top1(&assessment, variant);
-        judge_weights(&assessment, variant);
-        size_t harmless = judge_size(&assessment, variant);
-        decide(&assessment, variant, harmless);
+        if (job->partial)
+            leave_open(job, &assessment, variant);
+        else
+            judge(&assessment, variant);
     }
     assay_advise(report, &assessment);
     if (assessment.failed) {

@@ -20,7 +20,7 @@
 extern const char *const assay_assess_rules[];
 
 enum assay_acceptance {
-    ASSAY_ACCEPTANCE_UNDECIDED, /* a gated figure is inconclusive, or there is none */
+    ASSAY_ACCEPTANCE_UNDECIDED, /* a gated figure is inconclusive, or there is none; always of a partial result */
     ASSAY_ACCEPTANCE_YES,
     ASSAY_ACCEPTANCE_WITH_CARE, /* within the thresholds, with a weakness */
     ASSAY_ACCEPTANCE_NO,
@@ -56,7 +56,8 @@ struct assay_assessment {
     bool failed;              /* out of memory */
 };
 
-/* RESOURCE_EXHAUSTED when out of memory. The report outlives the assessment, which the caller releases. */
+/* RESOURCE_EXHAUSTED when out of memory. A partial result is not judged: all variants are undecided, with their
+ * coverage. The report outlives the assessment, which the caller releases. */
 enum assay_status assay_assess(const struct assay_report *report, struct assay_assessment *ret,
                                struct assay_err *err) ASSAY_MUST_USE;
 void assay_assessment_release(struct assay_assessment *assessment);

@@ -46,6 +46,23 @@ int assay_report_exit_code(const Assay__V1__Job *job)
     }
 }
 
+const char *assay_report_verdict(const Assay__V1__Job *job)
+{
+    return job->partial ? "PARTIAL" : assay_word_verdict(job->verdict);
+}
+
+const char *assay_result_verdict(const Assay__V1__Job *job, const Assay__V1__VariantResult *result)
+{
+    return job->partial ? "PARTIAL" : assay_word_verdict(result->verdict);
+}
+
+void assay_report_coverage(const Assay__V1__Job *job, struct assay_buf *out)
+{
+    for (size_t i = 0; i < job->n_results && job->partial; i++)
+        assay_buf_printf(out, "%s%s %" PRIu64 " of %" PRIu64 " chunks", i > 0 ? ", " : "",
+                         assay_result_label(job->results[i]), job->results[i]->chunks_scored, job->chunks);
+}
+
 const char *assay_kl_band(double kl_nats)
 {
     return kl_nats < 0.01 ? "negligible" : kl_nats < 0.05 ? "low" : kl_nats <= 0.1 ? "moderate" : "high";

@@ -22,7 +22,7 @@ static const char style[] =
     "border-radius:50%;margin-right:.35rem;vertical-align:-.08rem}.note,.legend{color:#555;font-size:.86rem}"
     ".missing{color:#8a5300}.verdict{display:inline-block;padding:.1rem .7rem;border-radius:.3rem;font-weight:600}"
     ".PASS{background:#d9f2e3;color:#0b5a2c}.FAIL{background:#fbdcd6;color:#8c1d07}"
-    ".INCONCLUSIVE{background:#fdf0cc;color:#6b4a00}ul{margin:.2rem 0 .6rem;padding-left:1.3rem}"
+    ".INCONCLUSIVE,.PARTIAL{background:#fdf0cc;color:#6b4a00}ul{margin:.2rem 0 .6rem;padding-left:1.3rem}"
     "@media print{body{margin:0}}";
 
 static void heading(struct assay_buf *out, int level, const char *text)
@@ -72,10 +72,21 @@ static void table(struct assay_buf *out, struct assay_grid *grid)
     assay_grid_release(grid);
 }
 
+static void add_coverage(const Assay__V1__Job *job, struct assay_buf *out)
+{
+    assay_auto(assay_buf_release) struct assay_buf coverage = ASSAY_BUF_INIT;
+    assay_report_coverage(job, &coverage);
+    out->failed = out->failed || coverage.failed;
+    assay_buf_str(out, "<p class=\"missing\"><strong>PARTIAL RESULT:</strong> ");
+    assay_html_text(out, assay_buf_cstr(&coverage));
+    assay_buf_str(out, ".</p>\n");
+    paragraph(out, "missing", ASSAY_PARTIAL_NOTE);
+}
+
 static void add_summary(const struct assay_report *report, const struct assay_assessment *assessment,
                         struct assay_buf *out)
 {
-    const char *verdict = assay_word_verdict(report->job->verdict);
+    const char *verdict = assay_report_verdict(report->job);
     assay_buf_printf(out, "<p><span class=\"verdict %s\">%s</span></p>\n", verdict, verdict);
     paragraph(out, NULL, assessment->conclusion);
     heading(out, 2, "Key findings");
@@ -95,6 +106,8 @@ static void add_results(const struct assay_report *report, struct assay_buf *out
     paragraph(out, "note",
               "SE takes tokens as independent; the 95 % intervals are by chunk. KL bands: < 0.01 negligible, 0.01-0.05 "
               "low, 0.05-0.1 moderate, > 0.1 high. \"-\": not measured; the reasons are in the JSON files.");
+    if (report->job->partial)
+        return;
     heading(out, 2, "Thresholds");
     assay_grid_thresholds(report, &thresholds);
     table(out, &thresholds);
@@ -107,7 +120,8 @@ static void add_plots(const struct assay_report *report, const struct assay_asse
                       struct assay_buf *out)
 {
     heading(out, 2, "Plots");
-    assay_plot_trade_off(assessment, out);
+    if (!report->job->partial)
+        assay_plot_trade_off(assessment, out);
     assay_plot_increase(report, out);
     assay_plot_kl_percentiles(report, out);
     assay_plot_chunks(report, out);
@@ -142,9 +156,11 @@ static void add_trade_off(const struct assay_report *report, const struct assay_
                           struct assay_buf *out)
 {
     struct assay_grid trade = ASSAY_GRID_INIT, sizes = ASSAY_GRID_INIT;
-    heading(out, 2, "Trade-off analysis");
-    assay_grid_trade_off(assessment, &trade);
-    table(out, &trade);
+    if (!report->job->partial) {
+        heading(out, 2, "Trade-off analysis");
+        assay_grid_trade_off(assessment, &trade);
+        table(out, &trade);
+    }
     for (size_t i = 0; i < assessment->count; i++)
         if (assessment->variants[i].dominance)
             paragraph(out, NULL, assessment->variants[i].dominance);
@@ -204,14 +220,18 @@ void assay_report_html(const struct assay_report *report, const struct assay_ass
     const char *name = assay_word_or(request ? request->name : NULL, model);
     assay_buf_str(out, "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\"/>\n"
                        "<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\"/>\n<title>");
+    assay_buf_str(out, report->job->partial ? "PARTIAL: " : "");
     assay_html_text(out, name);
     assay_buf_printf(out, " - assay</title>\n<style>%s</style>\n</head>\n<body>\n<h1>Quantization evaluation: ", style);
     assay_html_text(out, name);
     assay_buf_str(out, "</h1>\n");
+    if (report->job->partial)
+        add_coverage(report->job, out);
     add_summary(report, assessment, out);
     add_results(report, out);
     add_plots(report, assessment, out);
-    add_harm(assessment, out);
+    if (!report->job->partial)
+        add_harm(assessment, out);
     add_trade_off(report, assessment, out);
     add_weights(report, out);
     add_circumstances(report, out);

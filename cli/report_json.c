@@ -288,7 +288,11 @@ cJSON *assay_report_variant_json(const struct assay_report *report, size_t index
     if (reference)
         cJSON_AddNullToObject(object, "verdict");
     else
-        cJSON_AddStringToObject(object, "verdict", assay_word_verdict(result->verdict));
+        cJSON_AddStringToObject(object, "verdict", assay_result_verdict(report->job, result));
+    if (report->job->partial) {
+        add_number(object, "chunks_scored", (double)result->chunks_scored);
+        add_number(object, "chunks_planned", (double)report->job->chunks);
+    }
     add_records(object, score, reference);
     cJSON *metrics = cJSON_AddObjectToObject(object, "metrics");
     add_estimate(metrics, report, "perplexity", "ppl", "1", score ? score->perplexity : NULL);
@@ -411,12 +415,29 @@ cJSON *assay_report_assessment_json(const struct assay_assessment *assessment)
     return object;
 }
 
+static void add_coverage(cJSON *object, const Assay__V1__Job *job)
+{
+    cJSON *coverage = cJSON_AddObjectToObject(object, "coverage");
+    cJSON_AddStringToObject(coverage, "note", ASSAY_PARTIAL_NOTE);
+    cJSON *results = cJSON_AddArrayToObject(coverage, "results");
+    for (size_t i = 0; i < job->n_results; i++) {
+        cJSON *row = cJSON_CreateObject();
+        add_text(row, "label", assay_result_label(job->results[i]));
+        add_number(row, "chunks_scored", (double)job->results[i]->chunks_scored);
+        add_number(row, "chunks_planned", (double)job->chunks);
+        cJSON_AddItemToArray(results, row);
+    }
+}
+
 cJSON *assay_report_json(const struct assay_report *report)
 {
     const Assay__V1__Job *job = report->job;
     cJSON *object = cJSON_CreateObject();
     cJSON_AddStringToObject(object, "schema", "assay.evaluation_report/1");
-    cJSON_AddStringToObject(object, "verdict", assay_word_verdict(job->verdict));
+    cJSON_AddStringToObject(object, "verdict", assay_report_verdict(job));
+    cJSON_AddBoolToObject(object, "partial", job->partial);
+    if (job->partial)
+        add_coverage(object, job);
     add_number(object, "exit_code", assay_report_exit_code(job));
     cJSON_AddItemToObject(object, "job", assay_job_json(job));
     add_subject(object, job);

@@ -15,14 +15,14 @@ static void add_grid(struct assay_buf *out, struct assay_grid *grid)
 
 /* --- executive summary --- */
 
-static void add_finding(const Assay__V1__VariantResult *result, struct assay_buf *out)
+static void add_finding(const Assay__V1__Job *job, const Assay__V1__VariantResult *result, struct assay_buf *out)
 {
     const Assay__V1__VariantScore *score = result->score;
     struct assay_figure increase = assay_estimate_figure(score ? score->perplexity_increase_percent : NULL);
     struct assay_figure top1 = assay_estimate_figure(score ? score->same_top1_percent : NULL);
     struct assay_figure ratio = assay_compression_ratio(result);
     struct assay_cosines cosines = assay_weight_cosines(result, ASSAY_LAYERS_ALL);
-    assay_buf_printf(out, "* **%s: %s** - ", assay_result_label(result), assay_word_verdict(result->verdict));
+    assay_buf_printf(out, "* **%s: %s** - ", assay_result_label(result), assay_result_verdict(job, result));
     if (increase.present)
         assay_buf_printf(out, "perplexity %+.3f %%", increase.value);
     else
@@ -42,12 +42,16 @@ static void add_summary(const struct assay_report *report, const struct assay_as
                         struct assay_buf *out)
 {
     const Assay__V1__Job *job = report->job;
-    assay_buf_printf(out, "## Executive summary\n\n**Verdict: %s**\n\n", assay_word_verdict(job->verdict));
+    assay_buf_printf(out, "## Executive summary\n\n**Verdict: %s**\n\n", assay_report_verdict(job));
     for (size_t i = 1; i < job->n_results; i++)
-        add_finding(job->results[i], out);
+        add_finding(job, job->results[i], out);
     assay_buf_str(out, "\nKey findings:\n\n");
     for (size_t i = 0; i < assessment->findings.count; i++)
         assay_buf_printf(out, "* %s\n", assessment->findings.at[i]);
+    if (job->partial) {
+        assay_buf_str(out, "\n");
+        return;
+    }
     assay_buf_str(out,
                   "\nPASS: the 95 % interval of every gated figure lies within its threshold. FAIL: one lies beyond. "
                   "INCONCLUSIVE: the data do not decide.\n\n");
@@ -237,11 +241,18 @@ void assay_report_markdown(const struct assay_report *report, const struct assay
     const Assay__V1__SubmitJobRequest *request = report->job->request;
     const char *model = request ? assay_word_or(request->model_dir, "?") : "?";
     assay_buf_printf(out, "# Quantization evaluation: %s\n\n", assay_word_or(request ? request->name : NULL, model));
+    if (report->job->partial) {
+        assay_buf_str(out, "**PARTIAL RESULT:** ");
+        assay_report_coverage(report->job, out);
+        assay_buf_str(out, ".\n\n" ASSAY_PARTIAL_NOTE "\n\n");
+    }
     add_summary(report, assessment, out);
     add_results(report, out);
-    add_thresholds(report, out);
-    add_harm(assessment, out);
-    add_trade_off(assessment, out);
+    if (!report->job->partial) {
+        add_thresholds(report, out);
+        add_harm(assessment, out);
+        add_trade_off(assessment, out);
+    }
     add_recommendations(assessment, out);
     add_sizes(report, out);
     add_weights(report, out);

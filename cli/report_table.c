@@ -56,7 +56,8 @@ static void add_kl_cells(struct assay_grid *grid, const Assay__V1__Distribution 
     assay_cell_small(grid, kl->has_max, kl->max);
 }
 
-static void add_quality_cells(struct assay_grid *grid, const Assay__V1__VariantResult *result, bool reference)
+static void add_quality_cells(struct assay_grid *grid, const Assay__V1__Job *job,
+                              const Assay__V1__VariantResult *result, bool reference)
 {
     const Assay__V1__VariantScore *score = result->score;
     assay_cell_estimate(grid, score ? score->perplexity : NULL, 4);
@@ -66,7 +67,7 @@ static void add_quality_cells(struct assay_grid *grid, const Assay__V1__VariantR
         assay_cell_change(grid, score ? score->perplexity_increase_percent : NULL, 3);
     add_kl_cells(grid, score && !reference ? score->kl_nats : NULL);
     assay_cell_figure(grid, assay_estimate_figure(score && !reference ? score->same_top1_percent : NULL), 2);
-    assay_grid_cell(grid, "%s", reference ? "-" : assay_word_verdict(result->verdict));
+    assay_grid_cell(grid, "%s", reference ? "-" : assay_result_verdict(job, result));
 }
 
 static void add_cost_cells(struct assay_grid *grid, const Assay__V1__VariantResult *result)
@@ -96,7 +97,7 @@ void assay_cells_results(struct assay_grid *grid, const struct assay_report *rep
         const Assay__V1__VariantResult *result = report->job->results[i];
         assay_grid_cell(grid, "%s", assay_result_label(result));
         if (parts & ASSAY_CELLS_QUALITY)
-            add_quality_cells(grid, result, i == 0);
+            add_quality_cells(grid, report->job, result, i == 0);
         if (parts & ASSAY_CELLS_COST)
             add_cost_cells(grid, result);
     }
@@ -151,8 +152,8 @@ void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
             separator = ", ";
         }
         if (chunks > known)
-            assay_buf_printf(out, "%s%" PRIu64 " of %" PRIu64 " run for another job at the same time", separator,
-                             chunks - known, chunks);
+            assay_buf_printf(out, "%s%" PRIu64 " of %" PRIu64 " %s", separator, chunks - known, chunks,
+                             job->partial ? "not run" : "run for another job at the same time");
         if (result->artifact && result->artifact->was_cached)
             assay_buf_str(out, "; artifact from the cache");
         assay_buf_str(out, "\n");
@@ -172,5 +173,5 @@ void assay_report_table(const struct assay_report *report, struct assay_buf *out
         assay_buf_str(out, "\n");
     }
     add_reasons(report, out);
-    assay_buf_printf(out, "verdict: %s\n", assay_word_verdict(report->job->verdict));
+    assay_buf_printf(out, "verdict: %s\n", assay_report_verdict(report->job));
 }

@@ -51,6 +51,20 @@ def check_partial(report, what):
     return variant
 
 
+def check_partial_files(out, variant):
+    report = report_of(out)
+    check(report["verdict"] == "PARTIAL" and report["partial"] is True and report["exit_code"] == 11, "the report's file is marked partial")
+    row = report["coverage"]["results"][1]
+    check((row["chunks_scored"], row["chunks_planned"]) == (variant["chunks_scored"], CHUNKS), "the report's file has the coverage")
+    figure = report["results"][1]["metrics"]["perplexity_increase_percent"]
+    low, high = figure["interval_95"]
+    check(low <= figure["value"] <= high, "the report's file has intervals")
+    for name in ("EVALUATION_SUMMARY.md", "evaluation_report.html"):
+        with open(os.path.join(out, name), encoding="utf-8") as file:
+            text = file.read()
+        check("PARTIAL" in text and f"{variant['chunks_scored']} of {CHUNKS} chunks" in text, f"{name} begins with the coverage")
+
+
 def pause_and_resume(stack, data, out, want):
     process = start_eval(data, out, *JOB)
     wait_under_way(data)
@@ -71,6 +85,7 @@ def interrupt_once(data, out):
     wait_under_way(data, CHUNKS + 16)
     process.send_signal(signal.SIGINT)
     variant = check_partial(json.loads(end(process, 11, "an interrupted eval")), "an interrupted job")
+    check_partial_files(out, variant)
     shown = assay("watch", "last", "--data", data, code=11)
     check("PARTIAL RESULT" in shown and f"{variant['chunks_scored']}/{CHUNKS}" in shown, "watch shows the partial result again")
     check(control("pause", data, code=4) is None, "a cancelled job cannot be paused")

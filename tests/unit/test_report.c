@@ -316,6 +316,73 @@ static void every_file_is_written_and_listed(void **state)
     assert_int_equal(assay_remove_tree(dir, NULL), ASSAY_OK);
 }
 
+/* Cancelled with some chunks scored: the coordinator has judged nothing. */
+static void fill_partial(struct sample *s)
+{
+    assay_test_fill(s, "int8");
+    s->job.state = ASSAY__V1__JOB_STATE__JOB_STATE_CANCELLED;
+    s->job.has_partial = s->job.partial = true;
+    s->job.has_verdict = s->results[1].has_verdict = false;
+    s->job.verdict = s->results[1].verdict = ASSAY__V1__VERDICT__VERDICT_UNSPECIFIED;
+    s->results[1].n_criteria = 0;
+    s->job.chunks = 96;
+    s->results[0].chunks_scored = 40;
+    s->results[1].chunks_scored = 23;
+}
+
+static void a_partial_result_says_so_and_judges_nothing(void **state)
+{
+    static const char *const judging[] = {"PASS",      "FAIL",      "INCONCLUSIVE", "Harm assessment",
+                                          "Trade-off", "Strengths", "acceptable"};
+    struct sample s;
+    struct assay_buf out = ASSAY_BUF_INIT;
+    (void)state;
+    fill_partial(&s);
+    cJSON *json = printed(assay_report_json(&s.report));
+    assert_number(json, "exit_code", ASSAY_EXIT_PARTIAL);
+    assert_text(json, "verdict", "PARTIAL");
+    assert_true(cJSON_IsTrue(at(json, "partial")));
+    assert_number(json, "coverage/results/1/chunks_scored", 23);
+    assert_number(json, "coverage/results/1/chunks_planned", 96);
+    assert_text(json, "results/1/verdict", "PARTIAL");
+    assert_number(json, "results/1/chunks_scored", 23);
+    assert_true(cJSON_IsNumber(at(json, "results/1/metrics/perplexity_increase_percent/interval_95/0")));
+    cJSON_Delete(json);
+    documents(&s.report, &out);
+    const char *text = assay_buf_cstr(&out), *html = strstr(text, "<!DOCTYPE");
+    assert_non_null(html);
+    const char *head = strstr(text, "**PARTIAL RESULT:** fp32 40 of 96 chunks, int8 23 of 96 chunks.");
+    assert_non_null(head);
+    assert_true(head < strstr(text, "## ")); /* before everything else */
+    assert_has(html, "<title>PARTIAL: ");
+    assert_has(html, "int8 23 of 96 chunks");
+    assert_has(html, "class=\"verdict PARTIAL\"");
+    for (size_t i = 0; i < ASSAY_COUNT(judging); i++) {
+        const char *found = strstr(text, judging[i]);
+        while (found && found[strlen(judging[i])] == '{') /* the style names the classes of all verdicts */
+            found = strstr(found + 1, judging[i]);
+        if (found && strncmp(found, "INCONCLUSIVE,.PARTIAL", 21) != 0)
+            fail_msg("a partial result has '%.60s'", found);
+    }
+    assay_buf_release(&out);
+}
+
+static void a_variant_of_which_nothing_was_scored_makes_a_partial_report(void **state)
+{
+    struct sample s;
+    struct assay_buf out = ASSAY_BUF_INIT;
+    (void)state;
+    fill_partial(&s);
+    s.results[1].score = NULL;
+    s.results[1].chunks_scored = 0;
+    cJSON *json = printed(assay_report_json(&s.report));
+    assert_true(cJSON_IsNull(at(json, "results/1/metrics/perplexity/value")));
+    cJSON_Delete(json);
+    documents(&s.report, &out);
+    assert_has(assay_buf_cstr(&out), "int8 0 of 96 chunks");
+    assay_buf_release(&out);
+}
+
 static void tables_align_and_escape(void **state)
 {
     struct assay_grid grid = ASSAY_GRID_INIT;
@@ -347,6 +414,8 @@ int main(void)
         cmocka_unit_test(exit_code_follows_the_verdict_that_the_report_prints),
         cmocka_unit_test(cost_says_what_the_cache_saved),
         cmocka_unit_test(every_file_is_written_and_listed),
+        cmocka_unit_test(a_partial_result_says_so_and_judges_nothing),
+        cmocka_unit_test(a_variant_of_which_nothing_was_scored_makes_a_partial_report),
         cmocka_unit_test(tables_align_and_escape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
