@@ -13,5 +13,5 @@ until [ -s "$ASSAY_KEY" ] && [ -s "$ASSAY_SERVER_PUBLIC_KEY" ]; do
     fi
     sleep 0.1
 done
-mkdir -p -m 0700 /tmp/assay # its socket, for --health
+mkdir -p -m 0700 /tmp/assay # its socket, for the owner
 exec "assay-$name" --advertise "$(hostname -i | cut -d' ' -f1)" "$@"

@@ -6,18 +6,14 @@
 #include <string.h>
 
 #include "common/base/clock.h"
-#include "common/base/exit_code.h"
 #include "common/obs/http.h"
 #include "common/obs/process.h"
 #include "common/obs/spans.h"
 #include "common/wire/rpc_metrics.h"
 #include "common/wire/trace_service.h"
-#include "proto/rpc.pb-c.h"
 
 /* The server's loop looks at its peers every second. */
 #define STUCK_MS 10000
-#define PROBE_MS 3000
-#define HEALTH_CHECK 0
 
 static const struct assay_metric_row rows[] = {
     {.name = "assay_rpc_refused_total",
@@ -158,71 +154,4 @@ void assay_observe_free(struct assay_observe *observe)
     assay_rpc_metrics_install(NULL);
     assay_metrics_free(observe->metrics);
     free(observe);
-}
-
-/* --- the probe --- */
-
-/* Where to ask a server that listens on all addresses. */
-static void reachable(const char *endpoint, char *ret, size_t bytes)
-{
-    static const struct {
-        const char *any, *here;
-    } hosts[] = {
-        {"tcp://0.0.0.0:", "tcp://127.0.0.1:"}, {"tcp://[::]:", "tcp://[::1]:"}, {"tcp://*:", "tcp://127.0.0.1:"}};
-    for (size_t i = 0; i < ASSAY_COUNT(hosts); i++) {
-        size_t length = strlen(hosts[i].any);
-        if (strncmp(endpoint, hosts[i].any, length) == 0) {
-            snprintf(ret, bytes, "%s%s", hosts[i].here, endpoint + length);
-            return;
-        }
-    }
-    snprintf(ret, bytes, "%s", endpoint);
-}
-
-static enum assay_status ask(struct assay_client *client, struct assay_err *err)
-{
-    Assay__V1__HealthCheckRequest request = ASSAY__V1__HEALTH_CHECK_REQUEST__INIT;
-    const struct assay_call_options options = {.deadline_ms = PROBE_MS, .wait_for_ready = true};
-    struct assay_reply *reply = NULL;
-    enum assay_status status =
-        assay_call_unary(client, &assay__v1__health__descriptor, HEALTH_CHECK, &request.base, &options, &reply, err);
-    if (status != ASSAY_OK)
-        return status;
-    const Assay__V1__HealthCheckReply *health = assay_reply_message(reply);
-    if (health->status != ASSAY__V1__SERVING_STATUS__SERVING_STATUS_SERVING)
-        status = assay_err_set(err, ASSAY_UNAVAILABLE, "the service answers that it does not serve");
-    assay_reply_free(reply);
-    return status;
-}
-
-int assay_observe_probe(const char *program, const struct assay_observe_options *options, const char *endpoint)
-{
-    char address[512];
-    struct assay_err err = ASSAY_ERR_INIT;
-    struct assay_loop *loop = NULL;
-    struct assay_client *client = NULL;
-    if (options->probe_endpoint)
-        endpoint = options->probe_endpoint;
-    if (!endpoint || !endpoint[0]) {
-        fprintf(stderr, "%s: --health: give --endpoint, or the --listen that the service has\n", program);
-        return ASSAY_EXIT_USAGE;
-    }
-    reachable(endpoint, address, sizeof address);
-    enum assay_status status = assay_loop_new(&loop, &err);
-    if (status == ASSAY_OK)
-        status = assay_client_new(loop, address, &client, &err);
-    bool runs = false;
-    if (status == ASSAY_OK) {
-        status = assay_loop_start(loop, &err);
-        runs = status == ASSAY_OK;
-    }
-    if (status == ASSAY_OK)
-        status = ask(client, &err);
-    assay_client_free(client);
-    if (runs)
-        assay_loop_stop_join(loop);
-    assay_loop_free(loop);
-    if (status != ASSAY_OK)
-        fprintf(stderr, "%s: %s: %s\n", program, address, err.text);
-    return status == ASSAY_OK ? ASSAY_EXIT_PASS : ASSAY_EXIT_FAIL;
 }

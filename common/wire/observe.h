@@ -1,5 +1,4 @@
-/* How a service shows itself: metrics and health over HTTP, spans over RPC, and the probe of --health. One a process.
- */
+/* How a service shows itself: metrics and health over HTTP, spans over RPC. One a process. */
 #pragma once
 
 #include "common/base/settings.h"
@@ -33,7 +32,7 @@ struct assay_observe_options {
         {.name = "health",                                                                                             \
          .type = ASSAY_SETTING_FLAG,                                                                                   \
          .target = &(options).probe,                                                                                   \
-         .help = "ask whether the service at --endpoint (else --listen) serves; exit 0 or 1"},                         \
+         .help = "ask whether the service at --endpoint (else --public, --listen) serves; exit 0 or 1"},               \
     {                                                                                                                  \
         .name = "endpoint", .type = ASSAY_SETTING_STRING, .target = &(options).probe_endpoint, .argument = "ENDPOINT", \
         .help = "whom --health asks"                                                                                   \
@@ -59,7 +58,3 @@ const char *assay_observe_url(const struct assay_observe *observe);
 void assay_observe_close(struct assay_observe *observe);
 /* After all loops. NULL is fine. */
 void assay_observe_free(struct assay_observe *observe);
-
-/* The exit code of --health: 0 when the server answers within 3 s that it serves, else 1 with the reason on stderr.
- * Wildcard addresses are asked on the loopback. `endpoint` NULL: a usage error, as nobody said whom to ask. */
-int assay_observe_probe(const char *program, const struct assay_observe_options *options, const char *endpoint);

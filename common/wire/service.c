@@ -11,6 +11,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
+#include "common/wire/probe.h"
 
 #define OBSERVE_SETTINGS 5
 /* How long calls under way may take to be answered after a shutdown began, beside what a service gives its own work. */
@@ -176,7 +177,13 @@ static int probe(const struct assay_service_program *program, const struct assay
         assay_data_dir(service->settings.data, data_dir, NULL) == ASSAY_OK &&
         assay_ipc_endpoint(data_dir, ASSAY_COORDINATOR_SOCKET, endpoint, NULL) == ASSAY_OK)
         listen = endpoint;
-    return assay_observe_probe(name, &service->settings.observe, listen);
+    const struct assay_probe asked = {.program = name,
+                                      .endpoint = service->settings.observe.probe_endpoint,
+                                      .public_endpoint = service->settings.public_endpoint,
+                                      .listen = listen,
+                                      .server_key = service->settings.server_key,
+                                      .key = service->settings.key};
+    return assay_probe(&asked);
 }
 
 static enum assay_status start(const struct assay_service_program *program, struct assay_service_process *service,

@@ -153,6 +153,31 @@ def strangers_get_in_nowhere(remote, scratch):
     wait_for(lambda: remote.jobs(client).returncode != 0, 5, "a revoked key is out within seconds")
 
 
+def probe(remote, *args):
+    return remote.host.run(os.path.join(BIN, "assay-coordinator"), "--health", *args)
+
+
+def probes_speak_curve(remote):
+    """What a container's health check runs: the service's own settings; and what an operator runs on another host."""
+    server = os.path.join(remote.data, "keys", "server.key")
+    allowed = os.path.join(remote.data, "keys", "allowed")
+    own = ("--public", remote.endpoint, "--server-key", server, "--keys", allowed)
+    key, _ = remote.keygen("client", "prober")
+    wait_for(lambda: remote.jobs(key).returncode == 0, 10, "the prober's key is allowed")
+    done = probe(remote, *own, "--key", key)
+    check(done.returncode == 0, f"a probe with the service's settings asks over CURVE: {done.stderr.strip()}")
+    done = probe(remote, *own)
+    check(done.returncode == 1 and "not allowed" in done.stderr and remote.endpoint in done.stderr,
+          f"a probe whose key is not allowed fails with the reason: {done.stderr.strip()}")
+    with open(remote.server, encoding="ascii") as file:
+        public = next(line.split()[1] for line in file if line.startswith("public "))
+    done = probe(remote, "--endpoint", f"{remote.endpoint}#{public}", "--key", key)
+    check(done.returncode == 0, f"a probe asks an endpoint with its key: {done.stderr.strip()}")
+    done = probe(remote, "--endpoint", remote.endpoint, "--key", key)
+    check(done.returncode == 1, "without the server's key a probe trusts nobody")
+    remote.revoke("prober")
+
+
 def main():
     separate = sys.argv[1:] == ["netns"]
     with Host(separate) as host, Directory() as data, Directory() as local, Directory() as scratch:
@@ -162,6 +187,7 @@ def main():
             key, secret = remote.keygen("worker", "w1")
             workers = figures_equal(remote, scratch, local, key)
             strangers_get_in_nowhere(remote, scratch)
+            probes_speak_curve(remote)
             check(stack.service("inference", "int8") is not None, "the worker is registered")
             remote.revoke("w1")
             wait_for(lambda: stack.service("inference", "int8") is None, 20, "the coordinator hears no more of a revoked worker")
