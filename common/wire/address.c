@@ -1,5 +1,7 @@
 #include "common/wire/address.h"
 
+#include <arpa/inet.h>
+#include <netinet/in.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -55,6 +57,48 @@ static bool is_host(const char *host, size_t bytes)
     return bytes > 0 && strspn(host, letters) >= bytes;
 }
 
+/* An IPv6 number, without brackets. */
+static bool parse_ipv6(const char *text, size_t bytes, struct in6_addr *ret)
+{
+    char copy[INET6_ADDRSTRLEN];
+    if (bytes == 0 || bytes >= sizeof copy)
+        return false;
+    memcpy(copy, text, bytes);
+    copy[bytes] = '\0';
+    return inet_pton(AF_INET6, copy, ret) == 1;
+}
+
+static bool is_loopback6(const struct in6_addr *address)
+{
+    return IN6_IS_ADDR_LOOPBACK(address) || (IN6_IS_ADDR_V4MAPPED(address) && address->s6_addr[12] == 127);
+}
+
+/* host[bytes] without its port. */
+static enum assay_status parse_host(struct assay_address *address, const char *host, size_t bytes,
+                                    struct assay_err *err)
+{
+    unsigned octets[4];
+    struct in6_addr number;
+    if (host[0] == '[' && memchr(host, '%', bytes))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "endpoint \"%.200s\" has an address with a zone ('%%'): wanted one that is not link-local",
+                             address->text);
+    if (host[0] == '[' && (host[bytes - 1] != ']' || bytes < 2 || !parse_ipv6(host + 1, bytes - 2, &number)))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "endpoint \"%.200s\" has no IPv6 address in its brackets: wanted tcp://[ADDRESS]:PORT",
+                             address->text);
+    if (host[0] != '[' && memchr(host, ':', bytes) && strspn(host, "0123456789abcdefABCDEF:.%") >= bytes)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "endpoint \"%.200s\" has more than one ':': an IPv6 address stands in brackets, as "
+                             "tcp://[::1]:7421",
+                             address->text);
+    address->is_ipv6 = host[0] == '[';
+    address->is_host = address->is_ipv6 || is_host(host, bytes);
+    address->is_loopback =
+        address->is_ipv6 ? is_loopback6(&number) : assay_ipv4_parse(host, bytes, octets) && octets[0] == 127;
+    return ASSAY_OK;
+}
+
 static enum assay_status parse_tcp(struct assay_address *address, struct assay_err *err)
 {
     char *hash = strchr(address->text, '#');
@@ -68,13 +112,10 @@ static enum assay_status parse_tcp(struct assay_address *address, struct assay_e
     }
     const char *host = address->text + strlen(TCP);
     const char *colon = strrchr(host, ':');
-    unsigned octets[4];
     if (!colon || colon == host || !port_valid(colon + 1))
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "endpoint \"%.200s\" is not tcp://ADDRESS:PORT",
                              address->text);
-    address->is_host = is_host(host, (size_t)(colon - host));
-    address->is_loopback = assay_ipv4_parse(host, (size_t)(colon - host), octets) && octets[0] == 127;
-    return ASSAY_OK;
+    return parse_host(address, host, (size_t)(colon - host), err);
 }
 
 static enum assay_status parse_one(const char *text, size_t bytes, struct assay_address *ret, struct assay_err *err)
@@ -159,19 +200,28 @@ enum assay_status assay_address_add_key(const char *endpoint, const struct assay
 enum assay_status assay_address_advertise(const char *endpoints, const char *host, char *ret, size_t ret_bytes,
                                           struct assay_err *err)
 {
-    static const char everywhere[] = TCP "0.0.0.0:";
-    const char *at = strstr(endpoints, everywhere);
-    if (host && host[0] && !is_host(host, strlen(host)))
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--advertise: found '%.100s', wanted the name of a host",
-                             host);
-    if (at && (!host || !host[0]))
+    static const char *const everywhere[] = {TCP "0.0.0.0:", TCP "[::]:"};
+    const char *at = NULL, *behind = NULL;
+    for (size_t i = 0; i < ASSAY_COUNT(everywhere) && !at; i++) {
+        at = strstr(endpoints, everywhere[i]);
+        behind = at ? at + strlen(everywhere[i]) : NULL;
+    }
+    size_t bytes = host ? strlen(host) : 0;
+    bool brackets = bytes > 1 && host[0] == '[' && host[bytes - 1] == ']';
+    struct in6_addr number;
+    bool is_ipv6 = bytes > 0 && parse_ipv6(host + brackets, bytes - 2 * brackets, &number);
+    if (bytes > 0 && !is_ipv6 && !is_host(host, bytes))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                             "--advertise: found '%.100s', wanted the name or the address of a host", host);
+    if (at && bytes == 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
                              "%.200s is every address of this host: --advertise says which others connect to",
                              endpoints);
-    int bytes = at ? snprintf(ret, ret_bytes, "%.*s" TCP "%s:%s", (int)(at - endpoints), endpoints, host,
-                              at + strlen(everywhere))
-                   : snprintf(ret, ret_bytes, "%s", endpoints);
-    if (bytes < 0 || (size_t)bytes >= ret_bytes)
+    bool adds = is_ipv6 && !brackets;
+    int written = at ? snprintf(ret, ret_bytes, "%.*s" TCP "%s%s%s:%s", (int)(at - endpoints), endpoints,
+                                adds ? "[" : "", host, adds ? "]" : "", behind)
+                     : snprintf(ret, ret_bytes, "%s", endpoints);
+    if (written < 0 || (size_t)written >= ret_bytes)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--advertise: the host is too long");
     return ASSAY_OK;
 }

@@ -1,6 +1,6 @@
-/* Endpoints as text. One: "ipc://PATH", or "tcp://HOST:PORT", where "#KEY" may follow: the server's public key, 64
- * hexadecimal digits, without which nobody beyond the loopback is talked to. A server that listens at two places is
- * both, with a comma between. Pure. Any thread. */
+/* Endpoints as text. One: "ipc://PATH", or "tcp://HOST:PORT" ("tcp://[::1]:PORT" for IPv6, by number alone), where
+ * "#KEY" may follow: the server's public key, 64 hexadecimal digits, without which nobody beyond the loopback is talked
+ * to. A server that listens at two places is both, with a comma between. Pure. Any thread. */
 #pragma once
 
 #include "common/wire/keys.h"
@@ -13,14 +13,16 @@
 struct assay_address {
     char text[ASSAY_ADDRESS_BYTES_MAX]; /* as ZeroMQ takes it: without the key */
     bool is_ipc;
-    bool is_loopback; /* tcp on 127.x.y.z */
+    bool is_loopback; /* tcp on 127.x.y.z, [::1] or [::ffff:127.x.y.z] */
+    bool is_ipv6;     /* tcp, and the host is a number in brackets */
     bool is_host;     /* tcp, and the host is a number or a name, not a pattern or an interface */
     bool has_key;
     struct assay_public_key key;
 };
 
-/* INVALID_ARGUMENT: not an endpoint, a port beyond 65535, an ipc path that is longer than a socket's may be, something
- * else than a key behind '#', too many. Whether a host may be used is not decided here. */
+/* INVALID_ARGUMENT: not an endpoint, an IPv6 address without brackets, with a zone or that is none, a port beyond
+ * 65535, an ipc path that is longer than a socket's may be, something else than a key behind '#', too many. Whether a
+ * host may be used is not decided here. */
 enum assay_status assay_addresses_parse(const char *text, struct assay_address ret[ASSAY_ADDRESSES_MAX],
                                         size_t *ret_count, struct assay_err *err) ASSAY_MUST_USE;
 
@@ -36,6 +38,7 @@ enum assay_status assay_address_add_key(const char *endpoint, const struct assay
                                         char ret[ASSAY_ADDRESS_BYTES_MAX], struct assay_err *err) ASSAY_MUST_USE;
 
 /* What others are told of endpoints that a server is bound to: with `host` for the addresses that mean all of them
- * (0.0.0.0). INVALID_ARGUMENT: there is such an address, and host is NULL or "", or no name or number of a host. */
+ * (0.0.0.0 and [::]). An IPv6 number may stand in brackets or not. INVALID_ARGUMENT: there is such an address, and host
+ * is NULL or "", or no name or number of a host. */
 enum assay_status assay_address_advertise(const char *endpoints, const char *host, char *ret, size_t ret_bytes,
                                           struct assay_err *err) ASSAY_MUST_USE;

@@ -71,10 +71,20 @@ static bool is_listening(const struct assay_address *address)
         return accepts(AF_UNIX, &local, sizeof local);
     }
     const char *host = address->text + strlen(TCP), *colon = strrchr(host, ':');
-    unsigned octets[4];
-    if (!colon || !assay_ipv4_parse(host, (size_t)(colon - host), octets))
+    if (!colon)
         return false;
-    struct sockaddr_in remote = {.sin_family = AF_INET, .sin_port = htons((uint16_t)strtol(colon + 1, NULL, 10))};
+    size_t bytes = (size_t)(colon - host);
+    in_port_t port = htons((uint16_t)strtol(colon + 1, NULL, 10));
+    if (address->is_ipv6) {
+        char number[INET6_ADDRSTRLEN + 2] = "";
+        struct sockaddr_in6 remote = {.sin6_family = AF_INET6, .sin6_port = port};
+        snprintf(number, sizeof number, "%.*s", (int)bytes - 2, host + 1);
+        return inet_pton(AF_INET6, number, &remote.sin6_addr) == 1 && accepts(AF_INET6, &remote, sizeof remote);
+    }
+    unsigned octets[4];
+    if (!assay_ipv4_parse(host, bytes, octets))
+        return false;
+    struct sockaddr_in remote = {.sin_family = AF_INET, .sin_port = port};
     remote.sin_addr.s_addr = htonl(octets[0] << 24 | octets[1] << 16 | octets[2] << 8 | octets[3]);
     return accepts(AF_INET, &remote, sizeof remote);
 }

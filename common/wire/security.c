@@ -215,15 +215,28 @@ static enum assay_status set_all(void *socket, const int *options, const void *c
     return ASSAY_OK;
 }
 
+/* Names keep meaning IPv4 addresses: with IPv6 allowed, "localhost" may be another place for the two sides. */
+static enum assay_status set_family(void *socket, const struct assay_address *address, struct assay_err *err)
+{
+    int is_ipv6 = address->is_ipv6;
+    return zmq_setsockopt(socket, ZMQ_IPV6, &is_ipv6, sizeof is_ipv6) == 0
+               ? ASSAY_OK
+               : assay_err_errno(err, zmq_errno(), "ZeroMQ refuses the address family of %s", address->text);
+}
+
 enum assay_status assay_security_for_bind(const struct assay_security *security, void *socket,
                                           const struct assay_address *address, struct assay_err *err)
 {
     bool keyed = security && security->serves;
+    enum assay_status status = set_family(socket, address, err);
+    if (status != ASSAY_OK)
+        return status;
     if (!address->is_ipc && !address->is_loopback && !keyed)
-        return assay_err_set(err, ASSAY_PERMISSION_DENIED,
-                             "endpoint \"%.200s\" is not a loopback address (127.x.y.z): any other needs CURVE keys, "
-                             "and none are set",
-                             address->text);
+        return assay_err_set(
+            err, ASSAY_PERMISSION_DENIED,
+            "endpoint \"%.200s\" is not a loopback address (127.x.y.z, [::1]): any other needs CURVE keys, "
+            "and none are set",
+            address->text);
     if (!keyed)
         return ASSAY_OK;
     if (!address->is_ipc && !address->is_host)
@@ -240,6 +253,9 @@ enum assay_status assay_security_for_bind(const struct assay_security *security,
 enum assay_status assay_security_for_connect(const struct assay_security *security, void *socket,
                                              const struct assay_address *address, struct assay_err *err)
 {
+    enum assay_status status = set_family(socket, address, err);
+    if (status != ASSAY_OK)
+        return status;
     if (!address->has_key && !address->is_ipc && !address->is_loopback)
         return assay_err_set(err, ASSAY_PERMISSION_DENIED,
                              "endpoint \"%.200s\" is beyond the loopback: that needs the server's public key (CURVE)",

@@ -35,8 +35,9 @@ void assay_service_rows(const struct assay_service_program *program, struct assa
     rows[n++] = text("data", &settings->data, "DIR", "data directory of the stack");
     rows[n++] =
         text("listen", &settings->listen, "ENDPOINT",
-             program->is_coordinator ? "ipc://PATH or tcp://127.0.0.1:PORT, DATA/run/coordinator.sock if not given"
-                                     : "where to serve, DATA/run/SERVICE-PID.sock if not given");
+             program->is_coordinator
+                 ? "ipc://PATH, tcp://127.0.0.1:PORT or tcp://[::1]:PORT, DATA/run/coordinator.sock if not given"
+                 : "where to serve, DATA/run/SERVICE-PID.sock if not given");
     if (!program->is_coordinator) {
         rows[n++] = text("coordinator", &settings->coordinator, "ENDPOINT",
                          "the coordinator, DATA/run/coordinator.sock if not given");
@@ -45,8 +46,9 @@ void assay_service_rows(const struct assay_service_program *program, struct assa
         rows[n++] = number("threads", &settings->threads, ASSAY_POOL_THREADS_MAX, program->threads_help);
         rows[n++] = text("cpus", &settings->cpus, "LIST", "CPUs to pin the threads to, as 0-3,8");
     }
-    rows[n++] = text("public", &settings->public_endpoint, "ENDPOINT",
-                     "serve here too, for other hosts, as tcp://10.0.0.1:7421; needs the next two");
+    rows[n++] =
+        text("public", &settings->public_endpoint, "ENDPOINT",
+             "serve here too, for other hosts, as tcp://10.0.0.1:7421 or tcp://[2001:db8::1]:7421; needs the next two");
     rows[n] = text("server-key", &settings->server_key, "FILE", "secret key to serve tcp with (CURVE)");
     rows[n++].is_secret = true;
     rows[n++] = text("keys", &settings->keys, "DIR", "public keys that may connect, one *.pub file each");

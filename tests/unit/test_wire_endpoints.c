@@ -1,6 +1,7 @@
 /* Where a server may listen, and the loop. */
 #include "tests/unit/test_wire_support.h"
 
+#include <netinet/in.h>
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -92,12 +93,52 @@ static void calls_go_over_tcp(void **state)
     wire_assert_alive(wire);
 }
 
+/* False: this machine has no IPv6. */
+static bool has_ipv6(void)
+{
+    struct sockaddr_in6 address = {.sin6_family = AF_INET6, .sin6_addr = IN6ADDR_LOOPBACK_INIT};
+    int fd = socket(AF_INET6, SOCK_STREAM, 0);
+    bool has = fd >= 0 && bind(fd, (struct sockaddr *)&address, sizeof address) == 0;
+    if (fd >= 0)
+        close(fd);
+    return has;
+}
+
+static void calls_go_over_ipv6(void **state)
+{
+    struct wire *wire = *state;
+    if (!has_ipv6())
+        skip();
+    wire_stop_server(wire);
+    assay_client_free(assay_steal(&wire->client));
+    snprintf(wire->endpoint, sizeof wire->endpoint, "tcp://[::1]:*");
+    wire_start_server(wire);
+    const char *bound = assay_server_endpoint(wire->server);
+    assert_true(strncmp(bound, "tcp://[::1]:", 12) == 0 && atoi(bound + 12) > 0);
+    struct assay_err err = ASSAY_ERR_INIT;
+    assert_int_equal(assay_client_new(wire->loop, bound, &wire->client, &err), ASSAY_OK);
+    wire_assert_alive(wire);
+    char taken[64];
+    snprintf(taken, sizeof taken, "%s", bound);
+    assert_int_equal(bind_to(wire, taken, &err), ASSAY_UNAVAILABLE);
+    assert_non_null(strstr(err.text, taken));
+}
+
 static void addresses_beyond_the_loopback_need_keys(void **state)
 {
-    static const char *const endpoints[] = {
-        "tcp://0.0.0.0:5555", "tcp://*:5555",    "tcp://192.168.1.1:5555",
-        "tcp://[::]:5555",    "tcp://eth0:5555", "tcp://127.0.0.1.evil.org:5555",
-        "tcp://1270.0.0.1:1", "tcp://127.0.0:1", "tcp://127.0.0.1:1;tcp://0.0.0.0:2"};
+    static const char *const endpoints[] = {"tcp://0.0.0.0:5555",
+                                            "tcp://*:5555",
+                                            "tcp://192.168.1.1:5555",
+                                            "tcp://[::]:5555",
+                                            "tcp://eth0:5555",
+                                            "tcp://127.0.0.1.evil.org:5555",
+                                            "tcp://1270.0.0.1:1",
+                                            "tcp://127.0.0:1",
+                                            "tcp://127.0.0.1:1;tcp://0.0.0.0:2",
+                                            "tcp://[::2]:5555",
+                                            "tcp://[2001:db8::1]:5555",
+                                            "tcp://[::ffff:10.0.0.1]:5555",
+                                            "tcp://[::127.0.0.1]:5555"};
     for (size_t i = 0; i < ASSAY_COUNT(endpoints); i++) {
         struct assay_err err = ASSAY_ERR_INIT;
         assert_int_equal(bind_to(*state, endpoints[i], &err), ASSAY_PERMISSION_DENIED);
@@ -117,7 +158,17 @@ static void what_is_no_endpoint_is_refused(void **state)
                                             "tcp://",
                                             "tcp://127.0.0.1",
                                             "tcp://127.0.0.1:",
-                                            "tcp://127.0.0.1:65536"};
+                                            "tcp://127.0.0.1:65536",
+                                            "tcp://::1:5555",
+                                            "tcp://::",
+                                            "tcp://[::1]",
+                                            "tcp://[]:5555",
+                                            "tcp://[:5555",
+                                            "tcp://[::1:5555",
+                                            "tcp://[::g]:5555",
+                                            "tcp://[127.0.0.1]:5555",
+                                            "tcp://[::1%lo]:5555",
+                                            "tcp://[::1]:65536"};
     struct assay_err err = ASSAY_ERR_INIT;
     for (size_t i = 0; i < ASSAY_COUNT(endpoints); i++) {
         assert_int_equal(bind_to(wire, endpoints[i], &err), ASSAY_INVALID_ARGUMENT);
@@ -210,6 +261,7 @@ int main(void)
         WIRE_TEST(a_path_that_is_no_socket_is_left_alone),
         WIRE_TEST(a_tcp_port_in_use_is_named),
         WIRE_TEST(calls_go_over_tcp),
+        WIRE_TEST(calls_go_over_ipv6),
         WIRE_TEST(addresses_beyond_the_loopback_need_keys),
         WIRE_TEST(what_is_no_endpoint_is_refused),
         WIRE_TEST(a_directory_that_others_may_enter_is_refused),

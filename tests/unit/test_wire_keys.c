@@ -303,6 +303,74 @@ static void endpoints_carry_keys_and_come_in_pairs(void **state)
     assert_int_equal(assay_address_add_key("ipc:///a", &key, ret, NULL), ASSAY_INVALID_ARGUMENT);
 }
 
+static void loopback_addresses_are_known_in_both_families(void **state)
+{
+    static const struct {
+        const char *text;
+        bool is_loopback, is_ipv6;
+    } rows[] = {{"tcp://127.0.0.1:1", true, false},
+                {"tcp://127.255.0.9:*", true, false},
+                {"tcp://128.0.0.1:1", false, false},
+                {"tcp://[::1]:1", true, true},
+                {"tcp://[0:0:0:0:0:0:0:1]:*", true, true},
+                {"tcp://[::ffff:127.0.0.1]:1", true, true},
+                {"tcp://[::ffff:128.0.0.1]:1", false, true},
+                {"tcp://[::]:1", false, true},
+                {"tcp://[::127.0.0.1]:1", false, true},
+                {"tcp://[fe80::1]:1", false, true},
+                {"tcp://[2001:db8::1]:1#" SECRET, false, true}};
+    (void)state;
+    for (size_t i = 0; i < ASSAY_COUNT(rows); i++) {
+        struct assay_address found[ASSAY_ADDRESSES_MAX];
+        size_t count = 0;
+        assert_int_equal(assay_addresses_parse(rows[i].text, found, &count, NULL), ASSAY_OK);
+        if (found[0].is_loopback != rows[i].is_loopback || found[0].is_ipv6 != rows[i].is_ipv6 || !found[0].is_host)
+            fail_msg("%s", rows[i].text);
+    }
+}
+
+static void what_is_no_address_gets_a_sentence(void **state)
+{
+    static const char *const rows[][2] = {{"tcp://::1:7421", "brackets"},
+                                          {"tcp://2001:db8::1:7421", "tcp://[::1]:7421"},
+                                          {"tcp://[::1%lo]:7421", "zone"},
+                                          {"tcp://[::1::]:7421", "IPv6"},
+                                          {"tcp://[1.2.3.4]:7421", "IPv6"}};
+    (void)state;
+    for (size_t i = 0; i < ASSAY_COUNT(rows); i++) {
+        struct assay_address found[ASSAY_ADDRESSES_MAX];
+        struct assay_err err = ASSAY_ERR_INIT;
+        size_t count = 0;
+        assert_int_equal(assay_addresses_parse(rows[i][0], found, &count, &err), ASSAY_INVALID_ARGUMENT);
+        if (!strstr(err.text, rows[i][0]) || !strstr(err.text, rows[i][1]))
+            fail_msg("%s: %s", rows[i][0], err.text);
+    }
+}
+
+static void all_addresses_are_advertised_by_one(void **state)
+{
+    static const struct {
+        const char *endpoints, *host, *want; /* NULL: refused */
+    } rows[] = {{"tcp://0.0.0.0:1#K", "host.example", "tcp://host.example:1#K"},
+                {"ipc:///a,tcp://[::]:1#K", "2001:db8::1", "ipc:///a,tcp://[2001:db8::1]:1#K"},
+                {"tcp://[::]:1", "[::1]", "tcp://[::1]:1"},
+                {"tcp://[::]:1", "10.0.0.1", "tcp://10.0.0.1:1"},
+                {"tcp://[::1]:1", "", "tcp://[::1]:1"},
+                {"tcp://[::]:1", "", NULL},
+                {"tcp://0.0.0.0:1", NULL, NULL},
+                {"tcp://[::]:1", "[::g]", NULL},
+                {"tcp://[::]:1", "[]", NULL},
+                {"tcp://[::]:1", "a b", NULL}};
+    (void)state;
+    for (size_t i = 0; i < ASSAY_COUNT(rows); i++) {
+        char ret[ASSAY_ADDRESSES_BYTES_MAX] = "";
+        enum assay_status status = assay_address_advertise(rows[i].endpoints, rows[i].host, ret, sizeof ret, NULL);
+        assert_int_equal(status, rows[i].want ? ASSAY_OK : ASSAY_INVALID_ARGUMENT);
+        if (rows[i].want)
+            assert_string_equal(ret, rows[i].want);
+    }
+}
+
 #define KEYS_TEST(name) cmocka_unit_test_setup_teardown(name, set_up, tear_down)
 
 int main(void)
@@ -317,6 +385,9 @@ int main(void)
         cmocka_unit_test(every_method_has_a_row_of_roles),
         cmocka_unit_test(roles_may_call_what_is_theirs),
         cmocka_unit_test(endpoints_carry_keys_and_come_in_pairs),
+        cmocka_unit_test(loopback_addresses_are_known_in_both_families),
+        cmocka_unit_test(what_is_no_address_gets_a_sentence),
+        cmocka_unit_test(all_addresses_are_advertised_by_one),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -154,7 +154,7 @@ class Channel:
         self._ping_at = float("inf")
         self._closed = False
         self._context = zmq.Context()
-        self._socket = wire.open_socket(self._context, zmq.DEALER, 200)
+        self._socket = wire.open_socket(self._context, zmq.DEALER, 200, address)
         if key and address.server_key:
             wire.use_key(self._socket, key, address.server_key)
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_AUTH)

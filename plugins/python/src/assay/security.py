@@ -1,10 +1,11 @@
 """Endpoints with keys behind them, and key files: what common/wire/address.h and keys.h are for the services.
 
-An endpoint is "ipc://PATH", or "tcp://HOST:PORT" where "#KEY" may follow: the server's public key, 64 hexadecimal
+An endpoint is "ipc://PATH", or "tcp://HOST:PORT" (IPv6 as "tcp://[::1]:PORT") where "#KEY" may follow: the server's public key, 64 hexadecimal
 digits. A server that listens at two places is both, with a comma between."""
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import pathlib
 import re
@@ -48,7 +49,17 @@ class Address:
 
     @property
     def is_loopback(self) -> bool:
-        return re.fullmatch(r"tcp://127(\.\d{1,3}){3}:(\d+|\*)", self.text) is not None
+        host = self.text.rpartition(":")[0].removeprefix("tcp://")
+        try:
+            address = ipaddress.ip_address(host.strip("[]"))
+        except ValueError:
+            return False
+        mapped = getattr(address, "ipv4_mapped", None)
+        return not self.is_ipc and (mapped or address).is_loopback
+
+    @property
+    def is_ipv6(self) -> bool:
+        return self.text.startswith("tcp://[")
 
 
 def _read_lines(path: Union[str, pathlib.Path], wanted: Iterable[str]) -> dict[str, str]:
@@ -96,7 +107,7 @@ def _parse_one(text: str) -> Address:
                 Status.INVALID_ARGUMENT, f'the path of "{endpoint}" has {found} bytes, wanted 1 to {IPC_PATH_BYTES_MAX}'
             )
         return Address(endpoint)
-    match = re.fullmatch(r"tcp://([^#,]+):(\d{1,5}|\*)", endpoint)
+    match = re.fullmatch(r"tcp://(\[[0-9a-fA-F:.]+\]|[^#,:\[\]]+):(\d{1,5}|\*)", endpoint)
     if not match or (match.group(2) != "*" and int(match.group(2)) > 65535):
         raise AssayError(Status.INVALID_ARGUMENT, f'endpoint "{endpoint}" is neither ipc://PATH nor tcp://ADDRESS:PORT')
     if hash_sign and not _KEY.fullmatch(key):
@@ -129,7 +140,7 @@ def choose(text: str, key: Key | None) -> Address:
     if not chosen[0].server_key and not chosen[0].is_ipc and not chosen[0].is_loopback:
         raise AssayError(
             Status.PERMISSION_DENIED,
-            f'endpoint "{chosen[0].text}" is not a loopback address (127.x.y.z): any other needs CURVE keys, a key to connect with '
+            f'endpoint "{chosen[0].text}" is not a loopback address (127.x.y.z, [::1]): any other needs CURVE keys, a key to connect with '
             "and the server's public key behind the endpoint",
         )
     return chosen[0]

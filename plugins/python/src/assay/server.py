@@ -140,7 +140,7 @@ class Server:
         self._closed = False
         self._context = zmq.Context()
         self._gate = _Gate(self._context, allowed) if secured else None
-        self._socket = wire.open_socket(self._context, zmq.ROUTER, 1000)
+        self._socket = wire.open_socket(self._context, zmq.ROUTER, 1000, address)
         if secured:
             wire.use_key(self._socket, key, b"")
         try:

@@ -156,9 +156,10 @@ def check_bind(address: Address) -> None:
             raise AssayError(Status.UNAVAILABLE, f"address in use: a running process listens on {address.text}")
 
 
-def open_socket(context: zmq.Context, kind: int, linger_ms: int) -> zmq.Socket:
+def open_socket(context: zmq.Context, kind: int, linger_ms: int, address: Address) -> zmq.Socket:
     opened = context.socket(kind)
     for option, value in (
+        (zmq.IPV6, int(address.is_ipv6)),  # names keep meaning IPv4 addresses
         (zmq.LINGER, linger_ms),
         (zmq.SNDHWM, 4096),
         (zmq.RCVHWM, 4096),
