@@ -10,6 +10,7 @@
 #include "cli/say.h"
 #include "cli/words.h"
 #include "common/base/exit_code.h"
+#include "common/base/text.h"
 #include "proto/record.pb-c.h"
 
 /* Methods of the service, in the order of proto/record.proto. */
@@ -186,8 +187,11 @@ static void print_stat(const struct assay_cache_sum *sum)
     printf("store    %.2f MB of pages in use\n", (double)stat->store_bytes / 1e6);
     for (size_t i = 0; sum->count > 1 && i < sum->count; i++) {
         const Assay__V1__CacheStatReply *one = assay_reply_message(sum->replies[i]);
-        printf("%s  %" PRIu64 " records, %.2f MB: %s\n", i == 0 ? "shares " : "       ", one->records,
-               (double)one->record_bytes / 1e6, sum->endpoints[i]);
+        assay_auto(assay_buf_release) struct assay_buf line = ASSAY_BUF_INIT;
+        assay_buf_printf(&line, "%s  %" PRIu64 " records, %.2f MB: %s", i == 0 ? "shares " : "       ", one->records,
+                         (double)one->record_bytes / 1e6, sum->endpoints[i]);
+        assay_buf_clean(&line, 0);
+        puts(assay_buf_cstr(&line));
     }
     if (stat->n_variants > 0)
         putchar('\n');

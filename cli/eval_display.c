@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/text.h"
 
 #define SPEAK_MS 5000
 #define WIDTH_UNKNOWN 100
@@ -98,9 +99,7 @@ void assay_display_note(struct assay_display *display, const char *text)
 {
     char line[600];
     snprintf(line, sizeof line - 1, "%s", text);
-    for (char *at = line; *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            *at = '?';
+    assay_text_clean(line);
     strcat(line, "\n");
     assay_display_block(display, line);
 }

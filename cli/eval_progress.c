@@ -3,6 +3,7 @@
 #include <inttypes.h>
 
 #include "cli/words.h"
+#include "common/base/text.h"
 
 #define BAR_CELLS 20
 
@@ -82,7 +83,5 @@ void assay_phase_line(const Assay__V1__Phase *phase, int64_t since_ms, bool bar,
         out->len = begin + width;
         out->data[out->len] = '\0';
     }
-    for (size_t i = begin; i < out->len; i++)
-        if ((unsigned char)out->data[i] < 0x20 || out->data[i] == 0x7f)
-            out->data[i] = '?';
+    assay_buf_clean(out, begin);
 }

@@ -5,6 +5,8 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/text.h"
+
 void assay_grid_head(struct assay_grid *grid, const char *headings)
 {
     grid->columns = 1;
@@ -28,6 +30,7 @@ void assay_grid_cell(struct assay_grid *grid, const char *format, ...)
     va_start(args, format);
     vsnprintf(text, sizeof text, format, args);
     va_end(args);
+    assay_text_clean(text);
     if (grid->at == grid->capacity) {
         size_t capacity = grid->capacity ? 2 * grid->capacity : 64;
         char **cells = realloc(grid->cells, capacity * sizeof *cells);
@@ -68,15 +71,12 @@ static size_t width_of(const char *text)
     return width;
 }
 
-static void append_clean(struct assay_buf *out, const char *text, bool markdown)
+static void append_markdown(struct assay_buf *out, const char *text)
 {
     for (; *text; text++) {
-        char c = *text;
-        if ((unsigned char)c < 0x20 || c == 0x7f)
-            c = '?';
-        if (markdown && c == '|')
+        if (*text == '|')
             assay_buf_str(out, "\\");
-        assay_buf_append(out, &c, 1);
+        assay_buf_append(out, text, 1);
     }
 }
 
@@ -98,7 +98,7 @@ void assay_grid_text(const struct assay_grid *grid, struct assay_buf *out)
             int pad = (int)(widths[column] - width_of(cell));
             bool left = grid->left[column], last = column + 1 == grid->columns;
             assay_buf_printf(out, "%s%*s", column == 0 ? "" : "  ", left ? 0 : pad, "");
-            append_clean(out, cell, false);
+            assay_buf_str(out, cell);
             assay_buf_printf(out, "%*s", left && !last ? pad : 0, "");
         }
         assay_buf_str(out, "\n");
@@ -111,7 +111,7 @@ void assay_grid_markdown(const struct assay_grid *grid, struct assay_buf *out)
     for (size_t row = 0; row < grid->rows; row++) {
         for (size_t column = 0; column < grid->columns; column++) {
             assay_buf_str(out, "| ");
-            append_clean(out, cell_at(grid, row, column), true);
+            append_markdown(out, cell_at(grid, row, column));
             assay_buf_str(out, " ");
         }
         assay_buf_str(out, "|\n");

@@ -1,4 +1,5 @@
 /* assay model inspect: what a checkpoint is, what it takes, and what of assay runs it. */
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -7,6 +8,7 @@
 #include "cli/model_describe.h"
 #include "cli/say.h"
 #include "common/base/exit_code.h"
+#include "common/base/text.h"
 
 #define NAME "model"
 
@@ -22,13 +24,27 @@ static const char *size_text(uint64_t bytes, char text[32])
     return text;
 }
 
+/* What files say of themselves. */
+static void print_line(const char *format, ...) ASSAY_PRINTF(1, 2);
+
+static void print_line(const char *format, ...)
+{
+    char line[4096];
+    va_list args;
+    va_start(args, format);
+    vsnprintf(line, sizeof line, format, args);
+    va_end(args);
+    assay_text_clean(line);
+    puts(line);
+}
+
 static void print_precision(const struct model_precision *p)
 {
     char text[32];
     if (p->status == ASSAY_OK)
         printf("  %-8s %11s\n", p->name, size_text(p->worker_bytes, text));
     else
-        printf("  %-8s no: %s\n", p->name, p->reason);
+        print_line("  %-8s no: %s", p->name, p->reason);
 }
 
 static void print_shape(const struct assay_model_config *c)
@@ -61,17 +77,17 @@ static void print_head(const struct model_description *m)
 static void print_text(const struct model_description *m)
 {
     char stored[32], head[32], chunk[32];
-    printf("model          %s\n", m->dir);
-    printf("architecture   %s\n", m->architecture);
-    printf("runs           %s%s\n", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason);
+    print_line("model          %s", m->dir);
+    print_line("architecture   %s", m->architecture);
+    print_line("runs           %s%s", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason);
     printf("parameters     %llu\n", (unsigned long long)m->parameters);
-    printf("stored         %s: %s%s%s\n", size_text(m->stored_bytes, stored), m->dtypes,
-           m->quantization ? ", quantized by " : "", m->quantization ? m->quantization : "");
+    print_line("stored         %s: %s%s%s", size_text(m->stored_bytes, stored), m->dtypes,
+               m->quantization ? ", quantized by " : "", m->quantization ? m->quantization : "");
     if (m->has_config)
         print_shape(&m->config);
     if (m->has_head)
         print_head(m);
-    printf("tokenizer      %s\n", m->tokenizer);
+    print_line("tokenizer      %s", m->tokenizer);
     if (!m->has_config)
         return;
     printf("memory of a worker's weights (the evaluator's head: %s; a chunk of %zu tokens: %s)\n",

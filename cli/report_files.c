@@ -8,6 +8,7 @@
 
 #include "cli/report_assess.h"
 #include "common/base/pool.h"
+#include "common/base/text.h"
 
 /* --- names --- */
 
@@ -156,6 +157,8 @@ static enum assay_status write_document(const struct assay_report *report, const
     assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT;
     document(report, assessment, &text);
     enum assay_status status = assay_buf_check(&text, err);
+    if (status == ASSAY_OK && text.data)
+        assay_text_clean_lines(text.data); /* they are looked at in terminals, too */
     return status == ASSAY_OK ? write_text(out_dir, name, assay_buf_cstr(&text), err) : status;
 }
 

@@ -4,6 +4,7 @@
 
 #include "cli/report_cells.h"
 #include "cli/words.h"
+#include "common/base/text.h"
 
 void assay_cell_figure(struct assay_grid *grid, struct assay_figure figure, int decimals)
 {
@@ -108,8 +109,12 @@ void assay_cells_results(struct assay_grid *grid, const struct assay_report *rep
 static void add_reason(struct assay_buf *out, const Assay__V1__VariantResult *result, const char *what,
                        struct assay_figure figure)
 {
-    if (!figure.present)
-        assay_buf_printf(out, "  %s of %s: not measured: %s\n", what, assay_result_label(result), figure.missing);
+    size_t begin = out->len;
+    if (figure.present)
+        return;
+    assay_buf_printf(out, "  %s of %s: not measured: %s", what, assay_result_label(result), figure.missing);
+    assay_buf_clean(out, begin);
+    assay_buf_str(out, "\n");
 }
 
 static void add_reasons(const struct assay_report *report, struct assay_buf *out)
@@ -123,11 +128,9 @@ static void add_reasons(const struct assay_report *report, struct assay_buf *out
             add_reason(out, result, "same top-1", assay_estimate_figure(score ? score->same_top1_percent : NULL));
         }
         if (i > 0 && (!score || !score->kl_nats))
-            assay_buf_printf(out, "  KL of %s: not measured: the evaluator sent no such figure\n",
-                             assay_result_label(result));
+            add_reason(out, result, "KL", (struct assay_figure){.missing = "the evaluator sent no such figure"});
         if (i > 0 && assay_weight_cosines(result, ASSAY_LAYERS_ALL).tensors == 0)
-            assay_buf_printf(out, "  weight cosine of %s: not measured: %s\n", assay_result_label(result),
-                             assay_no_cosine_reason(result));
+            add_reason(out, result, "weight cosine", (struct assay_figure){.missing = assay_no_cosine_reason(result)});
         add_reason(out, result, "size ratio", assay_compression_ratio(result));
         add_reason(out, result, "tokens/s", assay_tokens_per_second(result));
     }
@@ -141,6 +144,7 @@ void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
         uint64_t known = result->chunks_run + result->chunks_cached;
         uint64_t chunks = ASSAY_MAX(job->chunks, known);
         const char *separator = "";
+        size_t begin = out->len;
         assay_buf_printf(out, "%s %s: ", i == 0 ? "reference" : "variant", assay_result_label(result));
         if (result->chunks_cached > 0) {
             assay_buf_printf(out, "%" PRIu64 " of %" PRIu64 " chunks from the cache", result->chunks_cached, chunks);
@@ -156,6 +160,7 @@ void assay_report_cost(const struct assay_report *report, struct assay_buf *out)
                              job->partial ? "not run" : "run for another job at the same time");
         if (result->artifact && result->artifact->was_cached)
             assay_buf_str(out, "; artifact from the cache");
+        assay_buf_clean(out, begin);
         assay_buf_str(out, "\n");
     }
     if (job->saved_us > 0)

@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/exit_code.h"
+#include "common/base/text.h"
 
 #define WORD_MAX 32
 #define EDITS_MAX 2
@@ -12,9 +13,7 @@ int assay_say_failure(const char *command, const struct assay_err *err)
 {
     char sentence[sizeof err->text];
     strcpy(sentence, err->text[0] ? err->text : assay_status_name(err->status));
-    for (char *at = sentence; *at; at++)
-        if ((unsigned char)*at < 0x20 || *at == 0x7f)
-            *at = '?';
+    assay_text_clean(sentence);
     fprintf(stderr, "assay %s: %s\n", command, sentence);
     return assay_exit_code(err->status);
 }

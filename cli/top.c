@@ -86,7 +86,7 @@ static void show(struct watch *watch, const struct assay_reply *reply, const str
     else if (!watch->settings->json)
         show_text(watch, status, err);
     else
-        fprintf(stderr, "assay top: %s\n", err->text);
+        assay_say_failure("top", err);
     fflush(stdout);
 }
 

@@ -7,6 +7,7 @@
 #include "cli/eval_progress.h"
 #include "cli/grid.h"
 #include "cli/words.h"
+#include "common/base/text.h"
 
 /* --- rates --- */
 
@@ -122,14 +123,17 @@ static void print_services(const struct assay_top *top, const Assay__V1__StackSt
 
 static void print_queue(const Assay__V1__StackStatus *status, struct assay_buf *out)
 {
-    assay_buf_str(out, "\nqueue:");
+    assay_buf_str(out, "\n");
+    size_t begin = out->len;
+    assay_buf_str(out, "queue:");
     for (size_t i = 0; i < status->n_queues; i++) {
         const Assay__V1__QueueStatus *queue = status->queues[i];
         assay_buf_printf(out, "%s %.32s %" PRIu64 " pending, %" PRIu64 " leased", i ? ";" : "",
                          assay_word_or(queue->precision, "?"), queue->pending, queue->leased);
     }
-    assay_buf_printf(out, "%s; workers that wait: %" PRIu64 "\n", status->n_queues ? "" : " empty",
-                     status->waiting_workers);
+    assay_buf_printf(out, "%s; workers that wait: %" PRIu64, status->n_queues ? "" : " empty", status->waiting_workers);
+    assay_buf_clean(out, begin);
+    assay_buf_str(out, "\n");
 }
 
 /* The phase in which a job is: the first that is not done and has begun, else the first that waits. */
@@ -149,11 +153,18 @@ static const Assay__V1__Phase *current_phase(const Assay__V1__JobStatus *job)
 static void print_job(const Assay__V1__JobStatus *job, struct assay_buf *out)
 {
     char hex[33], time[24];
-    assay_buf_printf(out, "job %s  %s  submitted %s  %.80s\n", assay_word_hex(job->job_id, 16, hex),
+    size_t begin = out->len;
+    assay_buf_printf(out, "job %s  %s  submitted %s  %.80s", assay_word_hex(job->job_id, 16, hex),
                      assay_word_job_state(job->state), assay_word_time(job->submitted_wall_ms, time),
                      assay_word_or(job->name, assay_word_or(job->model_dir, "")));
-    if (job->failure && job->failure[0])
-        assay_buf_printf(out, "  %.300s\n", job->failure);
+    assay_buf_clean(out, begin);
+    assay_buf_str(out, "\n");
+    begin = out->len;
+    if (job->failure && job->failure[0]) {
+        assay_buf_printf(out, "  %.300s", job->failure);
+        assay_buf_clean(out, begin);
+        assay_buf_str(out, "\n");
+    }
     if (job->state != ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING)
         return;
     for (size_t i = 0; i < job->n_phases; i++) {
@@ -165,31 +176,26 @@ static void print_job(const Assay__V1__JobStatus *job, struct assay_buf *out)
     }
 }
 
-static void plain(struct assay_buf *out)
-{
-    for (size_t i = 0; !out->failed && i < out->len; i++)
-        if (((unsigned char)out->data[i] < 0x20 && out->data[i] != '\n') || out->data[i] == 0x7f)
-            out->data[i] = '?';
-}
-
 void assay_top_text(const struct assay_top *top, const Assay__V1__StackStatus *status, const char *endpoint,
                     struct assay_buf *out)
 {
     double rate = 0;
     bool known = tokens_per_second(top, status, &rate);
+    size_t begin = out->len;
     assay_buf_printf(out, "stack %s: %zu processes, %zu jobs running, %zu queued, ", endpoint,
                      status->n_services + (status->coordinator != NULL),
                      count_jobs(status, ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING),
                      count_jobs(status, ASSAY__V1__JOB_STATE__JOB_STATE_QUEUED));
     if (known)
-        assay_buf_printf(out, "%.0f tokens/s\n\n", rate);
+        assay_buf_printf(out, "%.0f tokens/s", rate);
     else
-        assay_buf_str(out, "tokens/s not known yet\n\n");
+        assay_buf_str(out, "tokens/s not known yet");
+    assay_buf_clean(out, begin);
+    assay_buf_str(out, "\n\n");
     print_services(top, status, out);
     print_queue(status, out);
     for (size_t i = 0; i < status->n_jobs; i++)
         print_job(status->jobs[i], out);
-    plain(out);
 }
 
 /* --- JSON --- */

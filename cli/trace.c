@@ -10,6 +10,7 @@
 #include "cli/words.h"
 #include "common/base/exit_code.h"
 #include "common/base/paths.h"
+#include "common/base/text.h"
 
 #define CALL_MS 5000
 #define JOB_DIGITS 32
@@ -53,11 +54,14 @@ static void tell_missing(const struct assay_trace *trace)
 {
     for (size_t i = 0; i < trace->processes_count; i++) {
         const struct assay_trace_process *process = &trace->processes[i];
+        assay_auto(assay_buf_release) struct assay_buf line = ASSAY_BUF_INIT;
         if (process->why_missing[0])
-            fprintf(stderr, "assay trace: %s is missing: %s\n", process->name, process->why_missing);
+            assay_buf_printf(&line, "%s is missing: %s", process->name, process->why_missing);
         else if (process->lost)
-            fprintf(stderr, "assay trace: %" PRIu64 " older spans of %s have left its memory\n", process->lost,
-                    process->name);
+            assay_buf_printf(&line, "%" PRIu64 " older spans of %s have left its memory", process->lost, process->name);
+        assay_buf_clean(&line, 0);
+        if (line.len > 0)
+            fprintf(stderr, "assay trace: %s\n", assay_buf_cstr(&line));
     }
 }
 

@@ -9,6 +9,7 @@
 #include "cli/say.h"
 #include "cli/words.h"
 #include "common/base/exit_code.h"
+#include "common/base/text.h"
 #include "common/wire/json.h"
 
 /* How long the coordinator may be away. */
@@ -45,8 +46,10 @@ static enum assay_status print_end(const Assay__V1__Job *job, bool json, struct 
     } else if (job->partial) {
         assay_partial_table(job, &text);
     } else {
-        assay_buf_printf(&text, "job %s: %s%s%s\n", assay_word_hex(job->job_id, 16, hex),
+        assay_buf_printf(&text, "job %s: %s%s%s", assay_word_hex(job->job_id, 16, hex),
                          assay_word_job_state(job->state), job->failure ? ": " : "", assay_word_or(job->failure, ""));
+        assay_buf_clean(&text, 0);
+        assay_buf_str(&text, "\n");
     }
     enum assay_status status = assay_buf_check(&text, err);
     if (status == ASSAY_OK && (fwrite(text.data, 1, text.len, stdout) != text.len || fflush(stdout) != 0))

@@ -2,8 +2,11 @@
 
 #include <stdarg.h>
 #include <stdio.h>
+#include <string.h>
 #include <time.h>
 #include <unistd.h>
+
+#include "common/base/text.h"
 
 static const char *log_component = "assay";
 static enum assay_log_level log_least = ASSAY_LOG_INFO;
@@ -31,7 +34,10 @@ void assay_log(enum assay_log_level level, const char *format, ...)
     va_start(args, format);
     int len = vsnprintf(line + used, sizeof line - used - 1, format, args);
     va_end(args);
-    used = ASSAY_MIN(used + (size_t)ASSAY_MAX(len, 0), sizeof line - 2);
+    if (len < 0)
+        line[used] = '\0';
+    assay_text_clean(line + used);
+    used += strlen(line + used);
     line[used++] = '\n';
     ssize_t ignored = write(STDERR_FILENO, line, used);
     (void)ignored;

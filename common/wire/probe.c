@@ -4,6 +4,7 @@
 #include <string.h>
 
 #include "common/base/exit_code.h"
+#include "common/base/text.h"
 #include "common/wire/client.h"
 #include "proto/rpc.pb-c.h"
 
@@ -108,6 +109,7 @@ int assay_probe(const struct assay_probe *probe)
     enum assay_status status = choose(probe, address, &err);
     if (status == ASSAY_OK)
         status = run(probe, address, &err);
+    assay_text_clean(err.text); /* the sentence may be a peer's */
     if (status != ASSAY_OK)
         fprintf(stderr, "%s: %s: %s\n", probe->program, address, err.text);
     return status == ASSAY_OK ? ASSAY_EXIT_PASS : ASSAY_EXIT_FAIL;

@@ -11,6 +11,7 @@
 #include "common/base/exit_code.h"
 #include "common/base/log.h"
 #include "common/base/paths.h"
+#include "common/base/text.h"
 #include "common/wire/probe.h"
 
 #define OBSERVE_SETTINGS 5
@@ -308,6 +309,7 @@ int assay_service_main(const struct assay_service_program *program, int argc, ch
         if (program->leave)
             program->leave(&service);
     } else {
+        assay_text_clean(err.text);
         fprintf(stderr, "assay-%s: %s\n", program->name, err.text);
     }
     stop(program, &service);

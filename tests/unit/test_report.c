@@ -383,6 +383,33 @@ static void a_variant_of_which_nothing_was_scored_makes_a_partial_report(void **
     assay_buf_release(&out);
 }
 
+/* A peer's label and reason: no line of their own, no escapes, but exact in JSON. */
+static void words_of_peers_are_harmless_in_text_and_exact_in_json(void **state)
+{
+    static char label[] = "int8\033[2J\nverdict: PASS", reason[] = "no\nverdict: PASS \xc2\x9b";
+    struct sample s;
+    struct assay_buf out = ASSAY_BUF_INIT;
+    (void)state;
+    assay_test_fill(&s, label);
+    s.job.verdict = ASSAY__V1__VERDICT__VERDICT_FAIL;
+    s.top1.has_value = false;
+    s.top1.missing = reason;
+    assay_report_table(&s.report, &out);
+    assay_report_cost(&s.report, &out);
+    const char *text = assay_buf_cstr(&out);
+    assert_null(strchr(text, '\033'));
+    assert_null(strstr(text, "\xc2\x9b"));
+    assert_null(strstr(text, "\nverdict: PASS"));
+    assert_has(text, "\nverdict: FAIL\n");
+    assert_has(text, "int8?[2J?verdict: PASS");
+    assert_has(text, "not measured: no?verdict: PASS ?");
+    assay_buf_release(&out);
+    cJSON *json = printed(assay_report_json(&s.report));
+    assert_text(json, "results/1/variant/label", label);
+    assert_text(json, "results/1/metrics/same_top1_percent/value_missing", reason);
+    cJSON_Delete(json);
+}
+
 static void tables_align_and_escape(void **state)
 {
     struct assay_grid grid = ASSAY_GRID_INIT;
@@ -416,6 +443,7 @@ int main(void)
         cmocka_unit_test(every_file_is_written_and_listed),
         cmocka_unit_test(a_partial_result_says_so_and_judges_nothing),
         cmocka_unit_test(a_variant_of_which_nothing_was_scored_makes_a_partial_report),
+        cmocka_unit_test(words_of_peers_are_harmless_in_text_and_exact_in_json),
         cmocka_unit_test(tables_align_and_escape),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
