@@ -102,5 +102,7 @@ enum assay_status assay_gguf_get_texts(const struct assay_gguf *file, const char
                                        struct assay_err *err) ASSAY_MUST_USE;
 enum assay_status assay_gguf_get_ints(const struct assay_gguf *file, const char *key, bool required, int64_t **ret,
                                       size_t *ret_count, struct assay_err *err) ASSAY_MUST_USE;
+enum assay_status assay_gguf_get_floats(const struct assay_gguf *file, const char *key, bool required, float **ret,
+                                        size_t *ret_count, struct assay_err *err) ASSAY_MUST_USE; /* F32 alone */
 
 bool assay_gguf_text_is(struct assay_gguf_text text, const char *word);

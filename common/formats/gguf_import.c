@@ -173,12 +173,13 @@ enum assay_status assay_gguf_import(const struct assay_gguf *file, const char *d
                                     void *arg, struct assay_gguf_summary *ret, struct assay_err *err)
 {
     assay_auto(import_release) struct import import = {.file = file, .progress = progress, .arg = arg};
-    assay_auto(assay_buf_release) struct assay_buf config = ASSAY_BUF_INIT, tokenizer = ASSAY_BUF_INIT,
+    assay_auto(assay_buf_release) struct assay_buf config = ASSAY_BUF_INIT, vocabulary = ASSAY_BUF_INIT,
                                                    tokenizer_config = ASSAY_BUF_INIT;
     struct assay_gguf_summary summary = {0};
+    const char *name = NULL; /* of the vocabulary's file */
     enum assay_status status = assay_gguf_model_read(file, &import.model, err);
     if (status == ASSAY_OK)
-        status = assay_gguf_tokenizer(file, import.model.vocab, &tokenizer, &tokenizer_config, err);
+        status = assay_gguf_tokenizer(file, import.model.vocab, &name, &vocabulary, &tokenizer_config, err);
     if (status == ASSAY_OK)
         status = choose_dtypes(&import, &summary, err);
     if (status != ASSAY_OK)
@@ -188,7 +189,7 @@ enum assay_status assay_gguf_import(const struct assay_gguf *file, const char *d
     const char *dtype = summary.f32 ? "float32" : summary.f16 ? "float16" : "bfloat16";
     status = assay_gguf_config(file, &import.model, dtype, &config, err);
     if (status == ASSAY_OK)
-        status = write_text(dir, "tokenizer.json", &tokenizer, err);
+        status = write_text(dir, name, &vocabulary, err);
     if (status == ASSAY_OK)
         status = write_text(dir, "tokenizer_config.json", &tokenizer_config, err);
     if (status == ASSAY_OK)

@@ -254,3 +254,21 @@ enum assay_status assay_gguf_get_ints(const struct assay_gguf *file, const char 
     *ret_count = (size_t)entry->count;
     return ASSAY_OK;
 }
+
+enum assay_status assay_gguf_get_floats(const struct assay_gguf *file, const char *key, bool required, float **ret,
+                                        size_t *ret_count, struct assay_err *err)
+{
+    const struct assay_gguf_entry *entry = NULL;
+    enum assay_status status = look_up(file, key, required, true, &entry, err);
+    if (status != ASSAY_OK || !entry)
+        return status;
+    if (entry->type != ASSAY_GGUF_F32)
+        return wrong_type(file, key, "numbers of 32 bits", err);
+    float *values = calloc((size_t)entry->count + 1, sizeof *values);
+    if (!values)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory", file->what);
+    memcpy(values, entry->payload, (size_t)entry->count * sizeof *values);
+    *ret = values;
+    *ret_count = (size_t)entry->count;
+    return ASSAY_OK;
+}

@@ -54,7 +54,8 @@ static void read_rows(const struct assay_gguf_model *model)
 
 static void ask(const struct assay_gguf *file)
 {
-    assay_auto(assay_buf_release) struct assay_buf json = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT,
+    const char *name = NULL;
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT,
                                                    tokenizer_config = ASSAY_BUF_INIT;
     struct assay_gguf_model model = {0};
     struct assay_err err = ASSAY_ERR_INIT;
@@ -67,8 +68,9 @@ static void ask(const struct assay_gguf *file)
         read_rows(&model);
         assay_gguf_model_release(&model);
     }
-    if (assay_gguf_tokenizer(file, 1000, &json, &tokenizer_config, &err) == ASSAY_OK) {
-        check_json(&json);
+    if (assay_gguf_tokenizer(file, 1000, &name, &text, &tokenizer_config, &err) == ASSAY_OK) {
+        if (strcmp(name, "tokenizer.json") == 0)
+            check_json(&text);
         check_json(&tokenizer_config);
     }
 }

@@ -114,9 +114,10 @@ static struct assay_tokenizer *through_gguf(const struct origin *origin)
     assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
     struct assay_gguf *file = NULL;
     struct assay_tokenizer *tokenizer = NULL;
+    const char *name = NULL;
     struct assay_err err = ASSAY_ERR_INIT;
     if (assay_gguf_parse(bytes, len, origin->dir, &file, &err) != ASSAY_OK ||
-        assay_gguf_tokenizer(file, 1u << 20, &text, &config, &err) != ASSAY_OK ||
+        assay_gguf_tokenizer(file, 1u << 20, &name, &text, &config, &err) != ASSAY_OK ||
         assay_tokenizer_parse(text.data, text.len, origin->dir, &tokenizer, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
     assay_gguf_close(file);
@@ -181,6 +182,7 @@ static void a_vocabulary_survives_the_way_through_gguf(void **state)
 static struct origin origins[] = {
     {GOLDEN "tok_gpt2", "gpt-2", NULL, true},
     {GOLDEN "tok_smollm", "smollm", NULL, true},
+    {GOLDEN "tok_gptneox", "olmo", NULL, true},
     {GOLDEN "tok_llama3", "llama-bpe", "<|begin_of_text|>", false},
     {GOLDEN "tok_qwen2", "qwen2", NULL, false},
     {GOLDEN "tok_r1qwen", "deepseek-r1-qwen",

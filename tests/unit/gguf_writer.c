@@ -83,6 +83,14 @@ void gguf_put_ints(struct gguf_writer *writer, const char *key, const int32_t *v
     assay_buf_append(&writer->keys, values, count * sizeof *values);
 }
 
+void gguf_put_floats(struct gguf_writer *writer, const char *key, const float *values, size_t count)
+{
+    gguf_put_raw(writer, key, ASSAY_GGUF_ARRAY, NULL, 0);
+    append_u32(&writer->keys, ASSAY_GGUF_F32);
+    append_u64(&writer->keys, count);
+    assay_buf_append(&writer->keys, values, count * sizeof *values);
+}
+
 void gguf_put_description(struct gguf_writer *writer, const char *name, uint32_t rank, const uint64_t *dimensions,
                           uint32_t type, uint64_t offset)
 {

@@ -19,6 +19,7 @@ void gguf_put_bool(struct gguf_writer *writer, const char *key, bool value);
 void gguf_put_text(struct gguf_writer *writer, const char *key, const char *value);
 void gguf_put_texts(struct gguf_writer *writer, const char *key, const char *const *values, size_t count);
 void gguf_put_ints(struct gguf_writer *writer, const char *key, const int32_t *values, size_t count);
+void gguf_put_floats(struct gguf_writer *writer, const char *key, const float *values, size_t count); /* F32 */
 
 /* rows 0: one dimension. Its bytes begin at the next multiple of 32. */
 void gguf_put_tensor(struct gguf_writer *writer, const char *name, uint64_t rows, uint64_t columns, uint32_t type,

@@ -332,7 +332,8 @@ static void refused_vocabulary(struct gguf_writer *writer, const char *const *to
     struct assay_gguf *file = vocabulary(writer, tokens, count, merge, &bytes);
     assay_auto(assay_buf_release) struct assay_buf json = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
     struct assay_err err = ASSAY_ERR_INIT;
-    enum assay_status status = assay_gguf_tokenizer(file, 4, &json, &config, &err);
+    const char *name = NULL;
+    enum assay_status status = assay_gguf_tokenizer(file, 4, &name, &json, &config, &err);
     if (status == ASSAY_OK || !strstr(err.text, words))
         fail_msg("%s, '%s'; wanted '%s'", assay_status_name(status), err.text, words);
     assay_gguf_close(file);
@@ -351,25 +352,71 @@ static void broken_vocabularies_are_refused(void **state)
     refused_vocabulary(&w, good, 4, " b", "merge 0");
     refused_vocabulary(&w, good, 4, "a ", "merge 0");
     refused_vocabulary(&w, good, 4, "a b c", "merge 0");
-    gguf_put_text(&w, "tokenizer.ggml.pre", "tekken");
-    refused_vocabulary(&w, good, 4, "a b", "'tekken'");
+    gguf_put_text(&w, "tokenizer.ggml.pre", "viking");
+    refused_vocabulary(&w, good, 4, "a b", "'viking'");
     gguf_put_bool(&w, "tokenizer.ggml.add_bos_token", true);
     refused_vocabulary(&w, good, 4, "a b", "does not say which");
     gguf_put_int(&w, "tokenizer.ggml.bos_token_id", 4);
     refused_vocabulary(&w, good, 4, "a b", "bos_token_id");
     gguf_put_ints(&w, "tokenizer.ggml.token_type", (const int32_t[]){1}, 1);
     refused_vocabulary(&w, good, 4, "a b", "1 token types");
-    struct gguf_writer spm = {0};
-    gguf_put_text(&spm, "tokenizer.ggml.model", "llama");
+    gguf_put_ints(&w, "tokenizer.ggml.token_type", (const int32_t[]){1, 1, 7, 1}, 4);
+    refused_vocabulary(&w, good, 4, "a b", "type of token 2 is 7");
+}
+
+/* A sentencepiece vocabulary with three scores. */
+static void put_pieces(struct gguf_writer *writer, const float scores[3])
+{
+    static const char *const tokens[] = {"<unk>", "<s>", "</s>"};
+    static const int32_t types[] = {2, 3, 3};
+    gguf_put_text(writer, "tokenizer.ggml.model", "llama");
+    gguf_put_texts(writer, "tokenizer.ggml.tokens", tokens, 3);
+    gguf_put_ints(writer, "tokenizer.ggml.token_type", types, 3);
+    gguf_put_floats(writer, "tokenizer.ggml.scores", scores, 3);
+}
+
+static void refused_pieces(struct gguf_writer *writer, enum assay_status wanted, const char *words)
+{
     size_t len;
-    unsigned char *bytes = gguf_image(&spm, &len);
+    unsigned char *bytes = gguf_image(writer, &len);
     struct assay_gguf *file = NULL;
-    assay_auto(assay_buf_release) struct assay_buf json = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
-    assert_int_equal(assay_gguf_parse(bytes, len, "file", &file, NULL), ASSAY_OK);
-    assert_int_equal(assay_gguf_tokenizer(file, 4, &json, &config, NULL), ASSAY_UNIMPLEMENTED);
+    const char *name = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
+    assert_int_equal(assay_gguf_parse(bytes, len, "file", &file, &err), ASSAY_OK);
+    enum assay_status status = assay_gguf_tokenizer(file, 3, &name, &text, &config, &err);
+    if (status != wanted || (words && !strstr(err.text, words)))
+        fail_msg("%s, '%s'; wanted '%s'", assay_status_name(status), err.text, words);
+    if (status == ASSAY_OK)
+        assert_string_equal(name, "tokenizer.model");
+    else
+        assert_null(name);
     assay_gguf_close(file);
     free(bytes);
-    gguf_writer_release(&spm);
+    gguf_writer_release(writer);
+    *writer = (struct gguf_writer){0};
+}
+
+static void broken_pieces_are_refused(void **state)
+{
+    (void)state;
+    const float scores[3] = {0, -1, -2}, wrong[3] = {0, NAN, 0};
+    struct gguf_writer w = {0};
+    put_pieces(&w, scores);
+    refused_pieces(&w, ASSAY_OK, NULL);
+    put_pieces(&w, wrong);
+    refused_pieces(&w, ASSAY_INVALID_ARGUMENT, "score of token 1 is nan");
+    put_pieces(&w, scores);
+    gguf_put_bool(&w, "tokenizer.ggml.remove_extra_whitespaces", true);
+    refused_pieces(&w, ASSAY_UNIMPLEMENTED, "remove_extra_whitespaces");
+    put_pieces(&w, scores);
+    gguf_put_text(&w, "tokenizer.ggml.precompiled_charsmap", "map");
+    refused_pieces(&w, ASSAY_UNIMPLEMENTED, "precompiled_charsmap");
+    gguf_put_text(&w, "tokenizer.ggml.model", "llama");
+    gguf_put_texts(&w, "tokenizer.ggml.tokens", (const char *const[]){"a"}, 1);
+    refused_pieces(&w, ASSAY_INVALID_ARGUMENT, "'tokenizer.ggml.scores' is missing");
+    gguf_put_text(&w, "tokenizer.ggml.model", "t5");
+    refused_pieces(&w, ASSAY_UNIMPLEMENTED, "'t5'");
 }
 
 int main(void)
@@ -383,6 +430,7 @@ int main(void)
         cmocka_unit_test(rope_scalings_reach_the_config),
         cmocka_unit_test(a_llama_with_a_window_is_a_mistral),
         cmocka_unit_test(broken_vocabularies_are_refused),
+        cmocka_unit_test(broken_pieces_are_refused),
     };
     return cmocka_run_group_tests(tests, make_scratch, remove_scratch);
 }
