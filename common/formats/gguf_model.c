@@ -53,7 +53,15 @@ static enum assay_status find_architecture(const struct assay_gguf *file, const 
 {
     struct assay_gguf_text name = {"", 0};
     char room[104];
-    enum assay_status status = assay_gguf_get_text(file, "general.architecture", true, &name, err);
+    int64_t files = 1;
+    enum assay_status status = assay_gguf_get_int(file, "split.count", false, 0, INT32_MAX, &files, err);
+    if (status == ASSAY_OK && files > 1)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                             "%s: one of %" PRId64 " files that a model was split into: join them first "
+                             "(llama-gguf-split --merge)",
+                             assay_gguf_what(file), files);
+    if (status == ASSAY_OK)
+        status = assay_gguf_get_text(file, "general.architecture", true, &name, err);
     if (status != ASSAY_OK)
         return status;
     *ret = assay_gguf_arch_find(name.bytes, name.len);

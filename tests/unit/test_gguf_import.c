@@ -209,6 +209,9 @@ static void what_would_change_the_result_is_refused(void **state)
     gguf_put_llama(&writer);
     gguf_put_tensor(&writer, "blk.2.attn_q.weight", 0, 8, ASSAY_GGML_F32, one, sizeof one);
     refused(&writer, ASSAY_UNIMPLEMENTED, "blk.2.attn_q.weight");
+    gguf_put_llama(&writer);
+    gguf_put_int(&writer, "split.count", 3);
+    refused(&writer, ASSAY_UNIMPLEMENTED, "one of 3 files");
     gguf_put_text(&writer, "general.architecture", "falcon");
     refused(&writer, ASSAY_UNIMPLEMENTED, "'falcon' is not implemented for GGUF; these are: llama, qwen2");
     gguf_put_text(&writer, "general.architecture", "llama");
