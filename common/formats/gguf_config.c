@@ -28,7 +28,16 @@ static void append_double(struct assay_buf *out, const char *key, double value)
 }
 
 /* 0 is null. */
-static void append_or_null(struct assay_buf *out, const char *key, double value)
+static void append_size_or_null(struct assay_buf *out, const char *key, uint64_t value)
+{
+    if (value != 0)
+        append_size(out, key, value);
+    else
+        assay_buf_printf(out, "  \"%s\": null,\n", key);
+}
+
+/* 0 is null. */
+static void append_double_or_null(struct assay_buf *out, const char *key, double value)
 {
     if (value != 0)
         append_double(out, key, value);
@@ -93,7 +102,7 @@ static void append_scaling(struct assay_buf *out, const struct assay_gguf_rope *
         assay_buf_str(out, ", \"low_freq_factor\": 1.0, \"high_freq_factor\": 4.0, "
                            "\"original_max_position_embeddings\": 8192");
     if (rope->kind == ASSAY_GGUF_ROPE_YARN || rope->kind == ASSAY_GGUF_ROPE_FACTORS)
-        append_member(out, "original_max_position_embeddings", (double)rope->original_positions);
+        assay_buf_printf(out, ", \"original_max_position_embeddings\": %" PRIu64, rope->original_positions);
     if (rope->attention_factor != 0)
         append_member(out, "attention_factor", rope->attention_factor);
     if (rope->beta_fast != 0)
@@ -132,15 +141,15 @@ static void append_options(struct assay_buf *out, const struct assay_gguf_model 
 {
     const unsigned options = m->arch->options;
     if (options & ASSAY_GGUF_WINDOW && (m->window || m->arch->options != ASSAY_GGUF_WINDOW))
-        append_or_null(out, "sliding_window", (double)m->window);
+        append_size_or_null(out, "sliding_window", m->window);
     if (options & ASSAY_GGUF_WINDOW_PATTERN)
         append_size(out, "sliding_window_pattern", m->window_pattern);
     if (options & ASSAY_GGUF_QUERY_SCALAR)
         append_size(out, "query_pre_attn_scalar", m->query_scalar);
     if (options & ASSAY_GGUF_ATTENTION_CAP)
-        append_or_null(out, "attn_logit_softcapping", m->attention_cap);
+        append_double_or_null(out, "attn_logit_softcapping", m->attention_cap);
     if (options & ASSAY_GGUF_FINAL_CAP)
-        append_or_null(out, "final_logit_softcapping", m->final_cap);
+        append_double_or_null(out, "final_logit_softcapping", m->final_cap);
     if (options & ASSAY_GGUF_PARALLEL)
         append_bool(out, "use_parallel_residual", m->parallel);
     if (options & ASSAY_GGUF_MULTIPLIERS) {
@@ -155,7 +164,7 @@ static void append_latent(struct assay_buf *out, const struct assay_gguf_model *
 {
     if (!(m->arch->options & ASSAY_GGUF_LATENT_ATTENTION))
         return;
-    append_or_null(out, "q_lora_rank", (double)m->latent.q_rank);
+    append_size_or_null(out, "q_lora_rank", m->latent.q_rank);
     append_size(out, "kv_lora_rank", m->latent.kv_rank);
     append_size(out, "qk_nope_head_dim", m->head_dim - m->rotated);
     append_size(out, "qk_rope_head_dim", m->rotated);
@@ -187,6 +196,8 @@ static enum assay_status append_ids(const struct assay_gguf *file, uint64_t voca
             return status;
         if (id >= 0)
             append_size(out, ids[i].target, (uint64_t)id);
+        else /* a class of transformers may have one of its own, beyond this vocabulary */
+            assay_buf_printf(out, "  \"%s\": null,\n", ids[i].target);
     }
     return ASSAY_OK;
 }

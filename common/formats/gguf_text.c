@@ -32,6 +32,8 @@ void assay_gguf_number(struct assay_buf *out, double value)
             break;
     }
     assay_buf_str(out, text);
+    if (!strpbrk(text, ".e"))
+        assay_buf_str(out, ".0");
 }
 
 char *assay_gguf_cut(struct assay_gguf_text text, char room[104])
