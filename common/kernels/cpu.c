@@ -11,6 +11,7 @@
 #define CPUID1_ECX_F16C (1u << 29)
 #define CPUID7_EBX_AVX2 (1u << 5)
 #define CPUID7_EBX_AVX512F (1u << 16)
+#define CPUID7_EBX_AVX512BW (1u << 30)
 #define CPUID7_1_EAX_AVX512_BF16 (1u << 5)
 #define XCR0_YMM 0x06u /* SSE and AVX state */
 #define XCR0_ZMM 0xe6u /* and opmask, upper halves, upper registers */
@@ -33,7 +34,8 @@ static enum assay_cpu_level ask_cpu(void)
         return ASSAY_CPU_SCALAR;
     if (!(ebx & CPUID7_EBX_AVX512F) || (saved & XCR0_ZMM) != XCR0_ZMM)
         return ASSAY_CPU_AVX2;
-    if (eax < 1 || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) || !(eax & CPUID7_1_EAX_AVX512_BF16))
+    if (eax < 1 || !(ebx & CPUID7_EBX_AVX512BW) || !__get_cpuid_count(7, 1, &eax, &ebx, &ecx, &edx) ||
+        !(eax & CPUID7_1_EAX_AVX512_BF16))
         return ASSAY_CPU_AVX512;
     return ASSAY_CPU_AVX512BF16;
 }

@@ -28,7 +28,7 @@ enum assay_weights {
  * as in `tile`. */
 struct assay_decode {
     enum assay_weights type;
-    size_t rows, panels; /* rows 1 or 2; panels 1 or decode_panels / rows, of 4 bits 1 or 2 */
+    size_t rows, panels; /* rows 1 or 2; panels 1 or 2 */
     size_t k, lda, ldc;
     const float *a;
     const void *data;               /* the first panel's first value of these k */
@@ -65,8 +65,11 @@ struct assay_gemm_ops {
     /* As `tile`, with operands that to_bf16 wrote; each step's result that is subnormal becomes a zero of its sign. */
     void (*tile_bf16)(size_t rows, size_t k, const void *a, const void *b, float *c, size_t ldc, bool go_on);
 
-    size_t decode_panels; /* at most 4 */
+    size_t decode_panels[2]; /* 1 or 2; of one row, of two */
     void (*decode)(const struct assay_decode *d);
+    /* With a and W rounded as by to_bf16 and steps as those of tile_bf16; an odd k counts as the last one. NULL where
+     * the path has none. */
+    void (*decode_bf16)(const struct assay_decode *d);
 };
 
 /* One row each, n >= 1. Sums run over 16 lanes (element i in lane i % 16), then lane i + lane i + 8, + 4, + 2, + 1. */

@@ -160,27 +160,42 @@ static void check_bf16(size_t m, const float *a, const struct weights *w, const 
     guarded_free(&want);
 }
 
-/* values[n, k] as F32 panels. */
-static struct weights plain_new(size_t n, size_t k, float scale)
+/* Noise as F32 or BF16 panels. */
+static struct weights plain_new(enum assay_dtype dtype, size_t n, size_t k, float scale)
 {
     struct weights w = {.values = malloc(n * k * sizeof(float))};
-    assert_non_null(w.values);
-    for (size_t i = 0; i < n * k; i++)
-        w.values[i] = noise() * scale;
+    uint16_t *halves = malloc(n * k * sizeof *halves);
+    assert_true(w.values && halves);
+    for (size_t i = 0; i < n * k; i++) {
+        float x = noise() * scale;
+        halves[i] = assay_f32_to_bf16(x);
+        w.values[i] = dtype == ASSAY_BF16 ? assay_bf16_to_f32(halves[i]) : x;
+    }
+    const void *src = dtype == ASSAY_BF16 ? (const void *)halves : w.values;
     struct assay_err err = ASSAY_ERR_INIT;
-    if (assay_panels_pack(pool_of(2), ASSAY_F32, w.values, NULL, n, k, &w.panels, &err) != ASSAY_OK)
+    if (assay_panels_pack(pool_of(2), dtype, src, NULL, n, k, &w.panels, &err) != ASSAY_OK)
         fail_msg("%s", err.text);
+    free(halves);
     return w;
+}
+
+static struct weights kind_new(size_t kind, size_t n, size_t k, size_t group)
+{
+    static const enum assay_dtype dtypes[] = {ASSAY_F32, ASSAY_BF16, ASSAY_F16, ASSAY_I8};
+    if (kind < ASSAY_COUNT(dtypes))
+        return weights_new(dtypes[kind], n, k);
+    return kind == ASSAY_COUNT(dtypes) ? table_new(n, k, group) : int4_new(n, k, group);
 }
 
 void products_of_bf16_are_one_chain_that_flushes_subnormals(void **state)
 {
     (void)state;
-    for (size_t s = 0; s < ASSAY_COUNT(shapes); s++) {
-        size_t m = shapes[s][0], n = shapes[s][1], k = shapes[s][2];
-        struct weights w = s % 2 ? table_new(n, k, shapes[s][3]) : plain_new(n, k, 1.0f);
+    for (size_t s = 0; s < 6 * ASSAY_COUNT(shapes); s++) {
+        const size_t *shape = shapes[s / 6];
+        size_t m = shape[0], n = shape[1], k = shape[2];
+        struct weights w = kind_new(s % 6, n, k, shape[3]);
         struct guarded a = guarded_noise(m * k), bias = guarded_noise(n);
-        check_bf16(m, a.x, &w, s % 3 ? NULL : bias.x, "bf16", s);
+        check_bf16(m, a.x, &w, s % 5 ? NULL : bias.x, "bf16", s);
         guarded_free(&a);
         guarded_free(&bias);
         weights_free(&w);
@@ -194,11 +209,13 @@ void products_of_bf16_flush_at_the_border_as_the_hardware_does(void **state)
     enum { M = 17, N = 40, K = 9 };
     size_t zeros = 0, others = 0;
     for (int round = 0; round < 40; round++) {
-        struct weights w = plain_new(N, K, ldexpf(1.0f, -62 - round % 5));
+        enum assay_dtype dtype = round % 2 ? ASSAY_BF16 : ASSAY_F32;
+        struct weights w = plain_new(dtype, N, K, round % 10 == 9 ? 0x1p-125f : ldexpf(1.0f, -62 - round % 5));
         struct guarded a = guarded_noise(M * K), c = guarded_new(M * N);
         for (size_t i = 0; i < M * K; i++)
-            a.x[i] = i % 11 == 0 ? noise() * 0x1p-126f : a.x[i] * 0x1p-63f;
-        check_bf16(M, a.x, &w, NULL, "border", (size_t)round);
+            a.x[i] = i % 11 == 0 ? noise() * 0x1p-126f : a.x[i] * (round % 10 == 9 ? 1.0f : 0x1p-63f);
+        for (size_t m = 1; m <= M; m += m < 2 ? 1 : M - 2)
+            check_bf16(m, a.x, &w, NULL, "border", (size_t)round);
         chain_bf16(M, a.x, &w, NULL, c.x);
         for (size_t i = 0; i < M * N; i++)
             *(c.x[i] == 0.0f ? &zeros : &others) += 1;

@@ -30,6 +30,8 @@ struct weights {
     float *values; /* [n, k], what the panels mean */
 };
 
+/* Random weights of F32, BF16, F16 or I8. */
+struct weights weights_new(enum assay_dtype dtype, size_t n, size_t k);
 void weights_free(struct weights *w);
 /* The definition of a product: one chain from 0 for each element, the bias last. */
 void chain(size_t m, const float *a, const struct weights *w, const float *bias, float *c);

@@ -1,6 +1,10 @@
 /* The products' inner loops, written once over lanes.h. The including file defines TILE_ROWS and TILE_LANES: an
  * accumulator of TILE_ROWS x TILE_LANES lanes has to fit the registers. */
+#if defined(ASSAY_GEMM_DPBF16)
+#include "common/kernels/gemm/decode_bf16.h"
+#else
 #include "common/kernels/gemm/decode.h"
+#endif
 #include "common/kernels/kernels.h"
 #include "common/kernels/lanes.h"
 
@@ -164,6 +168,7 @@ static void tile_bf16(size_t rows, size_t k, const void *a, const void *b, float
 }
 
 #define BF16_BYTES 2
+#define DECODE_BF16 decode_bf16
 #else
 static inline uint32_t bf16_bits(float x)
 {
@@ -208,11 +213,13 @@ static void tile_bf16(size_t rows, size_t k, const void *a, const void *b, float
 #endif
 
 #define BF16_BYTES 4
+#define DECODE_BF16 NULL
 #endif
 
 #define GEMM_OPS                                                                                                       \
     {                                                                                                                  \
         .tile_rows = TILE_ROWS, .tile = tile, .unpack_bf16 = unpack_bf16, .unpack_f16 = unpack_f16,                    \
         .unpack_i8 = unpack_i8, .unpack_table4 = unpack_table4, .unpack_int4 = unpack_int4, .bf16_bytes = BF16_BYTES,  \
-        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16, .decode_panels = ABREAST, .decode = decode                         \
+        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16, .decode_panels = ABREAST, .decode = decode,                        \
+        .decode_bf16 = DECODE_BF16                                                                                     \
     }

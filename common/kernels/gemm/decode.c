@@ -2,7 +2,7 @@
 #include "common/kernels/gemm/decode_rows.h"
 #include "common/kernels/gemm/panels.h"
 
-#define ABREAST_MAX 4
+#define ABREAST_MAX 2
 /* Values of k that are unpacked at a time where groups are uneven. */
 #define UNEVEN_DEPTH 256
 /* Pieces of work a thread: few, as each wakes nobody but has to be claimed. */
@@ -14,6 +14,7 @@ struct decoding {
     size_t m, lda, ldc, panels; /* of a piece */
     const float *a, *bias;
     float *c;
+    void (*decode)(const struct assay_decode *d);
 };
 
 /* Bytes from one k of a panel to the next; codes have none. */
@@ -42,7 +43,7 @@ static void decode_codes(const struct decoding *g, size_t panel, struct assay_de
     d->scales_panel = w->groups * ASSAY_PANEL;
     d->group = w->groups == 1 ? (w->k + ASSAY_BLOCK_DEPTH - 1) / ASSAY_BLOCK_DEPTH * ASSAY_BLOCK_DEPTH : w->group;
     d->table = w->table;
-    g->ops->decode(d);
+    g->decode(d);
 }
 
 /* Codes of one panel whose scales change anywhere, by way of f32. */
@@ -56,7 +57,7 @@ static void decode_uneven(const struct decoding *g, size_t panel, struct assay_d
         d->k = ASSAY_MIN(g->w->k - kk, (size_t)UNEVEN_DEPTH);
         d->a = g->a + kk;
         assay_codes_unpack(g->ops, g->w, panel, kk, d->k, plain);
-        g->ops->decode(d);
+        g->decode(d);
     }
 }
 
@@ -84,7 +85,7 @@ static void decode_panels(const struct decoding *g, size_t panel, size_t abreast
     } else {
         d.data = (const unsigned char *)w->data + panel * d.panel_bytes;
         d.scales = w->scales ? w->scales + panel * ASSAY_PANEL : NULL;
-        g->ops->decode(&d);
+        g->decode(&d);
     }
     size_t column = panel * ASSAY_PANEL, columns = ASSAY_MIN(w->n - column, abreast * ASSAY_PANEL);
     for (size_t r = 0; r < g->m; r++)
@@ -97,9 +98,7 @@ static void decode_piece(void *arg, size_t index, size_t thread)
     (void)thread;
     const struct decoding *g = arg;
     size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(g->w)), panel = index * g->panels;
-    size_t abreast = g->ops->decode_panels / g->m;
-    if (is_codes(g->w))
-        abreast = g->w->groups > 0 ? 2 : 1; /* as they lie */
+    size_t abreast = is_codes(g->w) && g->w->groups == 0 ? 1 : g->ops->decode_panels[g->m - 1];
     for (; panel + abreast <= end; panel += abreast)
         decode_panels(g, panel, abreast);
     for (; panel < end; panel++)
@@ -107,9 +106,10 @@ static void decode_piece(void *arg, size_t index, size_t thread)
 }
 
 void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, size_t m, const float *a, size_t lda,
-                     const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+                     const struct assay_panels *w, const float *bias, float *c, size_t ldc, bool bf16)
 {
     struct decoding g = {.ops = ops, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
+    g.decode = bf16 ? ops->decode_bf16 : ops->decode;
     size_t threads = assay_pool_threads(pool), all = assay_panels_count(w);
     size_t pieces = threads > 1 ? threads * PIECES : 1;
     g.panels = (all + pieces - 1) / pieces;

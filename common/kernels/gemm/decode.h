@@ -2,17 +2,21 @@
  * at once, so that neither the latency of a chain of multiply-adds nor that of memory is waited for. */
 #pragma once
 
-#include "common/kernels/kernels.h"
+#include "common/kernels/gemm/panels.h"
 #include "common/kernels/lanes.h"
 
-/* Panels side by side for one row; two rows take half of them. Their sums have to fit the registers. */
+/* Panels side by side for one row and for two: more of them are more streams than are fetched ahead. */
 #if defined(ASSAY_LANES_AVX512)
-#define ABREAST 4
+#define ABREAST                                                                                                        \
+    {                                                                                                                  \
+        2, 2                                                                                                           \
+    }
 #else
-#define ABREAST 2
+#define ABREAST                                                                                                        \
+    {                                                                                                                  \
+        2, 1                                                                                                           \
+    }
 #endif
-/* And the room for them: two of 4 bits on every path. */
-#define ABREAST_MOST 4
 /* Bytes ahead of the one that is read. */
 #define AHEAD 2048
 
@@ -31,10 +35,9 @@ LANES_INLINE struct lanes decode_weights(enum assay_weights type, const unsigned
     }
 }
 
-LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_decode *d,
-                               struct lanes sum[2][ABREAST_MOST][2])
+LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_decode *d, struct lanes sum[2][2][2])
 {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++)
@@ -43,10 +46,9 @@ LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_de
                 sum[r][p][l] = lanes_load(d->c + r * d->ldc + p * ASSAY_PANEL + l * LANES);
 }
 
-LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_decode *d,
-                             struct lanes sum[2][ABREAST_MOST][2])
+LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_decode *d, struct lanes sum[2][2][2])
 {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++)
@@ -58,17 +60,17 @@ LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_deco
 /* `type`, `rows` and `panels` are constants where this is inlined. */
 LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][ABREAST_MOST][2], scale[ABREAST_MOST][2];
+    struct lanes sum[2][2][2], scale[2][2];
     const unsigned char *at = d->data;
     decode_begin(rows, panels, d, sum);
-#pragma GCC unroll 4
+#pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++)
             scale[p][l] =
                 type == ASSAY_WEIGHTS_I8 ? lanes_load(d->scales + p * d->scales_panel + l * LANES) : lanes_zero();
     for (size_t kk = 0; kk < d->k; kk++, at += d->step_bytes) {
-#pragma GCC unroll 4
+#pragma GCC unroll 2
         for (size_t p = 0; p < panels; p++) {
             const unsigned char *from = at + p * d->panel_bytes;
             __builtin_prefetch(from + AHEAD);
@@ -104,19 +106,25 @@ LANES_INLINE void decode_group_read(bool table, size_t panels, const struct assa
         }
 }
 
+/* Values at one k of columns [16 l, 16 l + 16) of panel p: `at` is its byte in the panel's block. */
+LANES_INLINE struct lanes decode_code(bool table, const struct assay_decode *d, const struct decode_group *g, size_t p,
+                                      size_t l, const uint8_t *at)
+{
+    struct lanes w =
+        table ? lanes_from_table(d->table, at, l == 1) : lanes_sub(lanes_from_halves(at, l == 1), g->zero[p][l]);
+    return lanes_mul(w, g->scale[p][l]);
+}
+
 /* One k: `at` is its byte in the first panel's block. */
 LANES_INLINE void decode_codes_at(bool table, size_t rows, size_t panels, const struct assay_decode *d,
                                   const struct decode_group *g, const uint8_t *at, const float *a,
-                                  struct lanes sum[2][ABREAST_MOST][2])
+                                  struct lanes sum[2][2][2])
 {
 #pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++) {
-            const uint8_t *from = at + p * d->panel_bytes;
-            struct lanes w = table ? lanes_from_table(d->table, from, l == 1)
-                                   : lanes_sub(lanes_from_halves(from, l == 1), g->zero[p][l]);
-            w = lanes_mul(w, g->scale[p][l]);
+            struct lanes w = decode_code(table, d, g, p, l, at + p * d->panel_bytes);
 #pragma GCC unroll 2
             for (size_t r = 0; r < rows; r++)
                 sum[r][p][l] = lanes_fma(lanes_set(a[r * d->lda]), w, sum[r][p][l]);
@@ -126,7 +134,7 @@ LANES_INLINE void decode_codes_at(bool table, size_t rows, size_t panels, const 
 /* `table`, `rows` and `panels` are constants where this is inlined. */
 LANES_INLINE void decode_codes_fixed(bool table, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][ABREAST_MOST][2];
+    struct lanes sum[2][2][2];
     const uint8_t *at = d->data;
     const float *a = d->a;
     decode_begin(rows, panels, d, sum);
@@ -148,38 +156,31 @@ LANES_INLINE void decode_codes_fixed(bool table, size_t rows, size_t panels, con
     decode_end(rows, panels, d, sum);
 }
 
-#define DECODE_CASE(type)                                                                                              \
-    case type:                                                                                                         \
-        if (d->rows == 2 && d->panels == 1)                                                                            \
-            decode_fixed(type, 2, 1, d);                                                                               \
+#define DECODE_SIZES(call, kind)                                                                                       \
+    do {                                                                                                               \
+        if (d->rows == 2 && d->panels == 2)                                                                            \
+            call(kind, 2, 2, d);                                                                                       \
         else if (d->rows == 2)                                                                                         \
-            decode_fixed(type, 2, ABREAST / 2, d);                                                                     \
-        else if (d->panels == 1)                                                                                       \
-            decode_fixed(type, 1, 1, d);                                                                               \
+            call(kind, 2, 1, d);                                                                                       \
+        else if (d->panels == 2)                                                                                       \
+            call(kind, 1, 2, d);                                                                                       \
         else                                                                                                           \
-            decode_fixed(type, 1, ABREAST, d);                                                                         \
-        return;
+            call(kind, 1, 1, d);                                                                                       \
+    } while (0)
 
-#define DECODE_CODES_CASE(type, table)                                                                                 \
+#define DECODE_CASE(type, call, kind)                                                                                  \
     case type:                                                                                                         \
-        if (d->rows == 2 && d->panels == 1)                                                                            \
-            decode_codes_fixed(table, 2, 1, d);                                                                        \
-        else if (d->rows == 2)                                                                                         \
-            decode_codes_fixed(table, 2, 2, d);                                                                        \
-        else if (d->panels == 1)                                                                                       \
-            decode_codes_fixed(table, 1, 1, d);                                                                        \
-        else                                                                                                           \
-            decode_codes_fixed(table, 1, 2, d);                                                                        \
+        DECODE_SIZES(call, kind);                                                                                      \
         return;
 
 static void decode(const struct assay_decode *d)
 {
     switch (d->type) {
-        DECODE_CASE(ASSAY_WEIGHTS_F32)
-        DECODE_CASE(ASSAY_WEIGHTS_BF16)
-        DECODE_CASE(ASSAY_WEIGHTS_F16)
-        DECODE_CASE(ASSAY_WEIGHTS_I8)
-        DECODE_CODES_CASE(ASSAY_WEIGHTS_TABLE4, true)
-        DECODE_CODES_CASE(ASSAY_WEIGHTS_INT4, false)
+        DECODE_CASE(ASSAY_WEIGHTS_F32, decode_fixed, ASSAY_WEIGHTS_F32)
+        DECODE_CASE(ASSAY_WEIGHTS_BF16, decode_fixed, ASSAY_WEIGHTS_BF16)
+        DECODE_CASE(ASSAY_WEIGHTS_F16, decode_fixed, ASSAY_WEIGHTS_F16)
+        DECODE_CASE(ASSAY_WEIGHTS_I8, decode_fixed, ASSAY_WEIGHTS_I8)
+        DECODE_CASE(ASSAY_WEIGHTS_TABLE4, decode_codes_fixed, true)
+        DECODE_CASE(ASSAY_WEIGHTS_INT4, decode_codes_fixed, false)
     }
 }
