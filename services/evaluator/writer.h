@@ -1,4 +1,5 @@
-/* The thread that writes records: whatever waits becomes one transaction, so that many small Puts share one commit. */
+/* Writes records, in the order in which they are submitted: one thread checks their values, another one writes what
+ * passed. Whatever waits becomes one transaction, so that many small Puts share one commit. */
 #pragma once
 
 #include "services/evaluator/records.h"
@@ -18,7 +19,7 @@ struct assay_writer;
 struct assay_writer_entry {
     const struct assay_record *records;
     size_t count;
-    /* Once, on the writer's thread: OK after the commit, else the error. */
+    /* Once, on one of the writer's threads: OK after the commit, else the error. */
     void (*done)(void *arg, const struct assay_err *err);
     void *arg;
     struct assay_writer_entry *next;
