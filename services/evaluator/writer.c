@@ -51,11 +51,16 @@ static struct assay_writer_entry *queue_take_all(struct queue *queue)
     return first;
 }
 
+static uint64_t record_bytes(const struct assay_record *record)
+{
+    return record->rows * record->cols * assay_record_value_bytes(record->dtype);
+}
+
 static uint64_t bytes_of(const struct assay_writer_entry *entry)
 {
     uint64_t bytes = 0;
     for (size_t i = 0; i < entry->count; i++)
-        bytes += entry->records[i].rows * entry->records[i].cols * assay_record_value_bytes(entry->records[i].dtype);
+        bytes += record_bytes(&entry->records[i]);
     return bytes;
 }
 
@@ -142,13 +147,28 @@ static void answer_all(struct assay_writer_entry *entries, const struct assay_er
     }
 }
 
+/* Records of an entry, in as many transactions as they want. What stands behind one that fails is not written; what
+ * stands before it is, as if the entry had been put in parts: whoever puts it again finds these there. */
+static enum assay_status put_sliced(struct assay_writer *writer, const struct assay_record *records, size_t count,
+                                    struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    for (size_t begin = 0, end; begin < count && status == ASSAY_OK; begin = end) {
+        uint64_t bytes = record_bytes(&records[begin]);
+        for (end = begin + 1; end < count && bytes + record_bytes(&records[end]) <= ASSAY_WRITER_BATCH_BYTES; end++)
+            bytes += record_bytes(&records[end]);
+        status = assay_records_put(writer->records, records + begin, end - begin, err);
+    }
+    return status;
+}
+
 /* One entry that does not fit must not take the others down with it. */
 static void write_each(struct assay_writer *writer, struct assay_writer_entry *entries)
 {
     for (struct assay_writer_entry *entry = entries, *next; entry; entry = next) {
         struct assay_err err = ASSAY_ERR_INIT;
         next = entry->next;
-        if (assay_records_put(writer->records, entry->records, entry->count, &err) != ASSAY_OK)
+        if (put_sliced(writer, entry->records, entry->count, &err) != ASSAY_OK)
             assay_log(ASSAY_LOG_WARN, "records refused reason=\"%s\"", err.text);
         entry->done(entry->arg, &err);
     }

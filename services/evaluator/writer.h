@@ -6,8 +6,9 @@
 
 /* Records that may wait, all together; one request may be larger when it is alone. */
 #define ASSAY_WRITER_WAITING_BYTES_MAX ((uint64_t)256 << 20)
-/* Records of one transaction. */
-#define ASSAY_WRITER_BATCH_BYTES ((uint64_t)64 << 20)
+/* Records of one transaction, or a single larger one: so few that what was copied into its pages is still in the cache
+ * when the commit writes them. */
+#define ASSAY_WRITER_BATCH_BYTES ((uint64_t)4 << 20)
 #define ASSAY_WRITER_BATCH_RECORDS 1024
 /* Between two syncs. */
 #define ASSAY_WRITER_SYNC_MS 10000

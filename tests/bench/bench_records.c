@@ -21,8 +21,8 @@
 #include "common/wire/security.h"
 #include "proto/record.pb-c.h"
 
-/* A chunk of 512 tokens, all scored, of a model with d = 896. */
-enum { ROWS = 512, COLS = 896, RECORDS_A_PUT = 32, SENDERS = 2, RECORDS_PUT = 0 };
+/* A chunk of 512 tokens, all scored, of a model with d = 896; in a Put a worker's batch of 4,096 tokens. */
+enum { ROWS = 512, COLS = 896, RECORDS_A_PUT = 8, SENDERS = 2, RECORDS_PUT = 0 };
 #define RECORD_BYTES ((size_t)ROWS * COLS * sizeof(float))
 
 struct run {

@@ -434,6 +434,57 @@ static void one_put_that_finds_no_room_does_not_take_others_with_it(void **state
     free(pending);
 }
 
+/* Ten records of a MiB in one Put, all pinned; its status. */
+static enum assay_status put_large(const char *dir, uint64_t quota, bool there_after[10])
+{
+    enum { COUNT = 10, LARGE_ROWS = 256, LARGE_COLS = 1024 };
+    struct assay_records *records = open_in(dir, quota, false);
+    struct assay_writer *writer = NULL;
+    struct pending large = {0}, question = {0};
+    struct assay_record list[COUNT];
+    float *hidden = calloc((size_t)LARGE_ROWS * LARGE_COLS, sizeof *hidden);
+    assert_non_null(hidden);
+    for (unsigned i = 0; i < COUNT; i++) {
+        struct assay_record_key key = key_of(i, 1);
+        assert_int_equal(assay_records_pin(records, &key, NULL), ASSAY_OK);
+        list[i] =
+            (struct assay_record){chunk_of(i), variant_of(1), "n", LARGE_ROWS, LARGE_COLS, hidden, ASSAY_RECORD_F32};
+    }
+    large.entry = (struct assay_writer_entry){list, COUNT, pending_done, &large, NULL};
+    question.entry = (struct assay_writer_entry){NULL, 0, pending_done, &question, NULL};
+    sem_init(&large.done, 0, 0);
+    sem_init(&question.done, 0, 0);
+    assert_int_equal(assay_writer_new(records, &writer, NULL), ASSAY_OK);
+    assert_int_equal(assay_writer_submit(writer, &large.entry, NULL), ASSAY_OK);
+    assert_int_equal(assay_writer_submit(writer, &question.entry, NULL), ASSAY_OK);
+    sem_wait(&question.done);
+    for (unsigned i = 0; i < COUNT; i++)
+        there_after[i] = there(records, i, 1);
+    assert_int_equal(sem_trywait(&large.done), 0); /* answered before what came behind it */
+    assay_writer_free(writer);
+    assay_records_close(records);
+    sem_destroy(&large.done);
+    sem_destroy(&question.done);
+    free(hidden);
+    return large.err.status;
+}
+
+static void a_put_larger_than_a_transaction_is_acknowledged_when_all_of_it_is_written(void **state)
+{
+    bool found[10];
+    assert_int_equal(put_large(*state, 1 << 30, found), ASSAY_OK);
+    for (unsigned i = 0; i < 10; i++)
+        assert_true(found[i]);
+}
+
+static void a_put_that_finds_room_for_its_first_transaction_alone_fails(void **state)
+{
+    bool found[10];
+    assert_int_equal(put_large(*state, 6 << 20, found), ASSAY_RESOURCE_EXHAUSTED);
+    for (unsigned i = 0; i < 10; i++)
+        assert_int_equal(found[i], i < ASSAY_WRITER_BATCH_BYTES >> 20);
+}
+
 static void what_another_evaluator_has_goes_when_no_score_call_reads_it(void **state)
 {
     struct assay_records *records = open_in(*state, 4 * RECORD_ROOM, false);
@@ -478,6 +529,8 @@ int main(void)
         T(a_damaged_store_is_moved_aside_and_an_empty_one_begun),
         T(what_is_not_finite_or_has_no_shape_is_refused_by_name),
         T(the_writer_answers_each_after_the_commit_and_the_bad_one_alone_fails),
+        T(a_put_larger_than_a_transaction_is_acknowledged_when_all_of_it_is_written),
+        T(a_put_that_finds_room_for_its_first_transaction_alone_fails),
         T(one_put_that_finds_no_room_does_not_take_others_with_it),
         T(what_another_evaluator_has_goes_when_no_score_call_reads_it),
     };
