@@ -1,6 +1,7 @@
 #include "common/store/store.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/stat.h>
@@ -140,6 +141,13 @@ enum assay_status assay_store_sync(struct assay_store *store, struct assay_err *
     }
     pthread_mutex_unlock(&store->write_lock);
     return status;
+}
+
+void assay_store_write_back(struct assay_store *store)
+{
+    mdb_filehandle_t fd;
+    if (mdb_env_get_fd(store->env, &fd) == 0 && sync_file_range(fd, 0, 0, SYNC_FILE_RANGE_WRITE) != 0)
+        return; /* a file system that cannot: the sync does it all */
 }
 
 uint64_t assay_store_bytes(struct assay_store *store)

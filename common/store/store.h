@@ -20,6 +20,9 @@ enum assay_status assay_store_open(const struct assay_store_options *options, st
                                    struct assay_err *err) ASSAY_MUST_USE;
 void assay_store_close(struct assay_store *store); /* NULL is fine; syncs */
 enum assay_status assay_store_sync(struct assay_store *store, struct assay_err *err) ASSAY_MUST_USE;
+/* Begins to write what was committed, so that a later sync finds less to do. Promises nothing; may take as long as the
+ * disk. Any thread; writes go on meanwhile. */
+void assay_store_write_back(struct assay_store *store);
 
 /* A value under table and key (1..400 bytes). Any size; large ones are cut. */
 struct assay_put {

@@ -464,6 +464,11 @@ enum assay_status assay_blob_get(struct assay_records *records, const struct ass
     return room_read(records, ROOM_SAMPLES, key, ASSAY_NUMERICS_NONE, ret, ret_len, err);
 }
 
+void assay_records_write_back(struct assay_records *records)
+{
+    assay_store_write_back(records->store);
+}
+
 enum assay_status assay_records_flush(struct assay_records *records, struct assay_err *err)
 {
     pthread_mutex_lock(&records->write_lock);

@@ -40,6 +40,8 @@ struct assay_record_key assay_record_key_of(const struct assay_chunk_key *chunk,
  * records can be made again. `moved` (may be NULL) gets the new name then, else "". */
 enum assay_status assay_records_open(const char *dir, uint64_t quota_bytes, char moved[ASSAY_PATH_MAX],
                                      struct assay_records **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Begins to write what was put (assay_store_write_back). */
+void assay_records_write_back(struct assay_records *records);
 void assay_records_close(struct assay_records *records); /* NULL is fine; writes what is left and syncs */
 
 /* INVALID_ARGUMENT: impossible shape, a value that is not finite (names chunk, row and column). */

@@ -16,13 +16,19 @@ struct queue {
     pthread_cond_t changed;
 };
 
+/* In the order in which they begin; they end in the other one. */
+enum { WRITING_BACK, WRITING, CHECKING, THREADS };
+
 struct assay_writer {
     struct assay_records *records;
-    pthread_t checking_thread, writing_thread;
+    pthread_t threads[THREADS];
+    size_t threads_count;
     pthread_mutex_t lock; /* guards what follows */
     struct queue incoming, checked;
     uint64_t waiting_bytes; /* of both */
-    bool stop, checking_ended;
+    bool stop, checking_ended, writing_ended;
+    uint64_t written_bytes; /* since the disk was last told to begin */
+    pthread_cond_t written;
 };
 
 static void queue_init(struct queue *queue)
@@ -110,8 +116,6 @@ static void *checking_main(void *arg)
             pthread_cond_wait(&writer->incoming.changed, &writer->lock);
         }
     }
-    writer->checking_ended = true;
-    pthread_cond_signal(&writer->checked.changed);
     pthread_mutex_unlock(&writer->lock);
     return NULL;
 }
@@ -147,6 +151,39 @@ static void answer_all(struct assay_writer_entry *entries, const struct assay_er
     }
 }
 
+static enum assay_status put_noted(struct assay_writer *writer, const struct assay_record *records, size_t count,
+                                   struct assay_err *err)
+{
+    enum assay_status status = assay_records_put(writer->records, records, count, err);
+    pthread_mutex_lock(&writer->lock);
+    for (size_t i = 0; i < count; i++)
+        writer->written_bytes += record_bytes(&records[i]);
+    if (writer->written_bytes >= ASSAY_WRITER_BACK_BYTES)
+        pthread_cond_signal(&writer->written);
+    pthread_mutex_unlock(&writer->lock);
+    return status;
+}
+
+/* The disk works while records come, so that a sync does not hold them up for as long as all of them take. */
+static void *writing_back_main(void *arg)
+{
+    struct assay_writer *writer = arg;
+    pthread_setname_np(pthread_self(), "assay-back");
+    pthread_mutex_lock(&writer->lock);
+    while (!writer->writing_ended) {
+        if (writer->written_bytes < ASSAY_WRITER_BACK_BYTES) {
+            pthread_cond_wait(&writer->written, &writer->lock);
+            continue;
+        }
+        writer->written_bytes = 0;
+        pthread_mutex_unlock(&writer->lock);
+        assay_records_write_back(writer->records);
+        pthread_mutex_lock(&writer->lock);
+    }
+    pthread_mutex_unlock(&writer->lock);
+    return NULL;
+}
+
 /* Records of an entry, in as many transactions as they want. What stands behind one that fails is not written; what
  * stands before it is, as if the entry had been put in parts: whoever puts it again finds these there. */
 static enum assay_status put_sliced(struct assay_writer *writer, const struct assay_record *records, size_t count,
@@ -157,7 +194,7 @@ static enum assay_status put_sliced(struct assay_writer *writer, const struct as
         uint64_t bytes = record_bytes(&records[begin]);
         for (end = begin + 1; end < count && bytes + record_bytes(&records[end]) <= ASSAY_WRITER_BATCH_BYTES; end++)
             bytes += record_bytes(&records[end]);
-        status = assay_records_put(writer->records, records + begin, end - begin, err);
+        status = put_noted(writer, records + begin, end - begin, err);
     }
     return status;
 }
@@ -192,7 +229,7 @@ static void write_group(struct assay_writer *writer, struct assay_writer_entry *
         memcpy(records + count, entry->records, entry->count * sizeof *records);
         count += entry->count;
     }
-    if (assay_records_put(writer->records, records, count, &err) == ASSAY_OK)
+    if (put_noted(writer, records, count, &err) == ASSAY_OK)
         answer_all(entries, &err);
     else
         write_each(writer, entries);
@@ -266,18 +303,27 @@ static void release(struct assay_writer *writer)
 {
     pthread_cond_destroy(&writer->incoming.changed);
     pthread_cond_destroy(&writer->checked.changed);
+    pthread_cond_destroy(&writer->written);
     pthread_mutex_destroy(&writer->lock);
     free(writer);
 }
 
-/* Without a thread that checks. */
-static void end_writing(struct assay_writer *writer)
+/* Tells a thread, if it is there, that nothing comes any more, and waits until it has done the rest. */
+static void end_thread(struct assay_writer *writer, size_t thread, bool *no_more, pthread_cond_t *changed)
 {
     pthread_mutex_lock(&writer->lock);
-    writer->checking_ended = true;
-    pthread_cond_signal(&writer->checked.changed);
+    *no_more = true;
+    pthread_cond_signal(changed);
     pthread_mutex_unlock(&writer->lock);
-    pthread_join(writer->writing_thread, NULL);
+    if (thread < writer->threads_count)
+        pthread_join(writer->threads[thread], NULL);
+}
+
+static void end_threads(struct assay_writer *writer)
+{
+    end_thread(writer, CHECKING, &writer->stop, &writer->incoming.changed);
+    end_thread(writer, WRITING, &writer->checking_ended, &writer->checked.changed);
+    end_thread(writer, WRITING_BACK, &writer->writing_ended, &writer->written);
 }
 
 enum assay_status assay_writer_new(struct assay_records *records, struct assay_writer **ret, struct assay_err *err)
@@ -289,15 +335,16 @@ enum assay_status assay_writer_new(struct assay_records *records, struct assay_w
     queue_init(&writer->incoming);
     queue_init(&writer->checked);
     pthread_mutex_init(&writer->lock, NULL);
-    int failed = pthread_create(&writer->writing_thread, NULL, writing_main, writer);
-    if (!failed) {
-        failed = pthread_create(&writer->checking_thread, NULL, checking_main, writer);
-        if (failed)
-            end_writing(writer);
-    }
-    if (failed) {
-        release(writer);
-        return assay_err_errno(err, failed, "cannot start the writer's threads");
+    pthread_cond_init(&writer->written, NULL);
+    static void *(*const mains[THREADS])(void *) = {writing_back_main, writing_main, checking_main};
+    for (; writer->threads_count < THREADS; writer->threads_count++) {
+        size_t next = writer->threads_count;
+        int failed = pthread_create(&writer->threads[next], NULL, mains[next], writer);
+        if (failed) {
+            end_threads(writer);
+            release(writer);
+            return assay_err_errno(err, failed, "cannot start the writer's threads");
+        }
     }
     *ret = writer;
     return ASSAY_OK;
@@ -336,13 +383,9 @@ void assay_writer_stop(struct assay_writer *writer)
 {
     pthread_mutex_lock(&writer->lock);
     bool stopped = writer->stop;
-    writer->stop = true;
-    pthread_cond_signal(&writer->incoming.changed);
     pthread_mutex_unlock(&writer->lock);
-    if (stopped)
-        return;
-    pthread_join(writer->checking_thread, NULL);
-    pthread_join(writer->writing_thread, NULL);
+    if (!stopped)
+        end_threads(writer);
 }
 
 void assay_writer_free(struct assay_writer *writer)

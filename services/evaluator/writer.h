@@ -1,5 +1,6 @@
 /* Writes records, in the order in which they are submitted: one thread checks their values, another one writes what
- * passed. Whatever waits becomes one transaction, so that many small Puts share one commit. */
+ * passed, a third one has the disk begin with it before the next sync. Whatever waits becomes one transaction, so that
+ * many small Puts share one commit. */
 #pragma once
 
 #include "services/evaluator/records.h"
@@ -10,6 +11,8 @@
  * when the commit writes them. */
 #define ASSAY_WRITER_BATCH_BYTES ((uint64_t)4 << 20)
 #define ASSAY_WRITER_BATCH_RECORDS 1024
+/* So much is written before the disk is told to begin with it. */
+#define ASSAY_WRITER_BACK_BYTES ((uint64_t)16 << 20)
 /* Between two syncs. */
 #define ASSAY_WRITER_SYNC_MS 10000
 
