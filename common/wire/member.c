@@ -288,10 +288,7 @@ void assay_member_stop(struct assay_member *member)
     struct timespec until;
     do {
         assay_client_cancel_owned(member->coordinator, member);
-        clock_gettime(CLOCK_REALTIME, &until);
-        until.tv_nsec += 20 * 1000000;
-        until.tv_sec += until.tv_nsec / 1000000000;
-        until.tv_nsec %= 1000000000;
-    } while (pthread_timedjoin_np(member->thread, NULL, &until) != 0);
+        until = at_ms(assay_now_ms() + 20);
+    } while (pthread_clockjoin_np(member->thread, NULL, CLOCK_MONOTONIC, &until) != 0);
     member_free(member);
 }

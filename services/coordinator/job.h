@@ -69,7 +69,7 @@ struct assay_job {
     struct assay_job_event *events;
     size_t events_count, events_capacity;
     uint64_t next_sequence;
-    struct assay_plan plan; /* the job thread's own */
+    struct assay_plan plan; /* the job thread's own; empty when it is over */
     struct assay_job_run runs[ASSAY_JOB_VARIANTS_MAX + 1];
 };
 

@@ -74,6 +74,7 @@ static void *job_main(void *arg)
         at = &(*at)->next_active;
     *at = job->next_active;
     job->thread_over = true;
+    assay_plan_release(&job->plan); /* the record has what is asked for later; token ids are many */
     assay_jobs_dispatch(c);
     assay_coordinator_changed(c);
     pthread_mutex_unlock(&c->lock);

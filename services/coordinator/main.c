@@ -1,4 +1,5 @@
 /* assay-coordinator: plans jobs, leases chunks, keeps jobs and their events. */
+#include <malloc.h>
 #include <string.h>
 #include <time.h>
 
@@ -7,6 +8,10 @@
 #include "common/base/paths.h"
 #include "common/wire/service.h"
 #include "services/coordinator/coordinator.h"
+
+/* Of memory that was freed, an arena keeps so much, and what is larger has a mapping of its own: a job is planned with
+ * tens of megabytes, which are left to whoever needs them next. */
+#define KEPT_FREE_BYTES (1 << 20)
 
 struct load_state {
     struct assay_coordinator *coordinator;
@@ -166,6 +171,8 @@ int main(int argc, char **argv)
         .drain = drain,
         .close = end,
     };
+    mallopt(M_TRIM_THRESHOLD, KEPT_FREE_BYTES);
+    mallopt(M_MMAP_THRESHOLD, KEPT_FREE_BYTES);
     init_lock(&coordinator);
     int code = assay_service_main(&service, argc, argv, &coordinator);
     pthread_cond_destroy(&coordinator.changed);

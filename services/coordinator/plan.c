@@ -1,5 +1,6 @@
 #include "services/coordinator/plan.h"
 
+#include <malloc.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -117,6 +118,8 @@ static enum assay_status plan_chunks(const Assay__V1__SubmitJobRequest *request,
     plan->tokenizer_digest = assay_tokenizer_digest(tokenizer);
     status = assay_chunks_cut(plan->protocol, tokenizer, corpus, corpus_bytes, request->chunks_max, &plan->chunks, err);
     assay_tokenizer_close(tokenizer);
+    /* The tokenizer took a hundred times the text, and each thread's arena would keep that for the next job. */
+    malloc_trim(0);
     if (status == ASSAY_OUT_OF_RANGE && request->corpus_name)
         assay_err_prefix(err, "corpus %.150s", request->corpus_name);
     if (status != ASSAY_OK)

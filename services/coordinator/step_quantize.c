@@ -75,17 +75,20 @@ static enum assay_status quantize_once(struct assay_job *job, size_t index, stru
 
 enum assay_status assay_step_quantize(struct assay_job *job, size_t index, struct assay_err *err)
 {
-    enum { PAUSE_MS = 500, TRIES_MAX = 20 };
+    /* In all a bit more than a minute: time to start the quantizer again, or to make room on a disk that is full. */
+    enum { PAUSE_FIRST_MS = 500, PAUSE_MAX_MS = 4000, TRIES_MAX = 20 };
+    int64_t pause_ms = PAUSE_FIRST_MS;
     for (int attempt = 1;; attempt++) {
         struct assay_err failure = ASSAY_ERR_INIT;
         enum assay_status status = quantize_once(job, index, &failure);
-        bool again = status == ASSAY_UNAVAILABLE || status == ASSAY_ABORTED;
+        bool again = status == ASSAY_UNAVAILABLE || status == ASSAY_ABORTED || status == ASSAY_RESOURCE_EXHAUSTED;
         if (status == ASSAY_OK || !again || attempt == TRIES_MAX) {
             *err = failure;
             return status;
         }
         assay_log(ASSAY_LOG_WARN, "quantizing is tried again variant=%s attempt=%d reason=\"%s\"",
                   job->plan.variants[index].label, attempt, failure.text);
-        assay_driver_pause(job, PAUSE_MS);
+        assay_driver_pause(job, pause_ms);
+        pause_ms = ASSAY_MIN(2 * pause_ms, (int64_t)PAUSE_MAX_MS);
     }
 }

@@ -2,9 +2,10 @@
 """A small job under disturbances: whatever is killed, frozen, cut, delayed, sent twice, filled up or set wrong, its figures are those of the
 undisturbed job, bit by bit. Round n of a seed has the same plan each time.
 
-  chaos.py [--rounds N] [--first K] [--seed S] [--plan] [--keep DIR]
+  chaos.py [--rounds N] [--first K] [--seed S] [--plan] [--keep DIR] [--go-on]
 
-`--plan` prints plans and runs nothing. A round that fails leaves its directory, with its log, below --keep."""
+`--plan` prints plans and runs nothing. A round that fails leaves its directory, with its log, below --keep; with --go-on the rounds behind it
+are run all the same."""
 import argparse
 import json
 import os
@@ -167,6 +168,7 @@ class Wanted:
 
 
 def run_round(plan, wanted, keep):
+    """True when it held; else what there is to know is printed."""
     path = tempfile.mkdtemp(prefix="chaos-", dir=keep)
     began = time.monotonic()
     round_ = Round(path, plan, wanted)
@@ -175,10 +177,12 @@ def run_round(plan, wanted, keep):
     except (Failure, SystemExit, Exception) as failure:  # pylint: disable=broad-except
         with open(os.path.join(path, "round.log"), encoding="utf-8") as file:
             print(file.read())
-        check(False, f"round {plan['name']}: {failure!r}; see {path}")
+        print(f"FAILED: round {plan['name']}: {failure!r}; see {path}", flush=True)
+        return False
     stack.Directory.remove(path)
     what = ", ".join(event["what"] for event in plan["events"])
     check(True, f"round {plan['name']} ({time.monotonic() - began:.1f} s): {what}")
+    return True
 
 
 def main():
@@ -188,14 +192,20 @@ def main():
     parser.add_argument("--seed", default="1")
     parser.add_argument("--plan", action="store_true")
     parser.add_argument("--keep", default=None)
+    parser.add_argument("--go-on", action="store_true")
     args = parser.parse_args()
-    wanted = Wanted()
+    wanted, failed = Wanted(), []
     for number in range(args.first, args.first + args.rounds):
         plan = plan_of(args.seed, number)
         if args.plan:
             print(json.dumps(plan))
-        else:
-            run_round(plan, wanted.of(plan["job"]), args.keep)
+        elif not run_round(plan, wanted.of(plan["job"]), args.keep):
+            failed.append(number)
+            if not args.go_on:
+                break
+    if failed:
+        print(f"{len(failed)} rounds of seed {args.seed} failed: {failed}")
+        sys.exit(1)
     if not args.plan:
         finish()
 

@@ -70,6 +70,9 @@ class Disk:
         self.why_not = "" if mounted.returncode == 0 else mounted.stderr.strip()
         self.filler = os.path.join(path, "filler")
 
+    def is_full(self):
+        return os.path.exists(self.filler)
+
     def fill(self):
         with open(self.filler, "ab", buffering=0) as file:
             try:
@@ -150,6 +153,11 @@ class Site:
     def _ready(self):
         with open(os.path.join(self.data, "up.log"), encoding="utf-8", errors="replace") as file:
             return any(line.startswith("ready: ") and f"(process {self.stack.process.pid}," in line for line in file)
+
+    def _accepted(self):
+        """Whether every client's job has begun."""
+        with open(os.path.join(self.data, "logs", "coordinator.log"), encoding="utf-8", errors="replace") as file:
+            return len({line.split("job=")[1].split()[0] for line in file if " job running job=" in line}) >= self.clients
 
     def __exit__(self, *_):
         for timer in self.later:
@@ -247,10 +255,11 @@ class Site:
         self._come_back("coordinator")
 
     def leave(self):
-        """The user's command is gone; the job is not. The user asks again."""
+        """The user's command is gone; the job is not. The user asks again; on a full disk no job would be accepted."""
         pid = self.client.pid
         self.client.kill()
         self.client.communicate()
+        wait_for(lambda: not (self.disk and self.disk.is_full()), 20, "there is room")
         self.start_job(self.job)
         return f"SIGKILL to assay eval ({pid}), and it is started again"
 
@@ -285,6 +294,7 @@ class Site:
     def full(self, seconds):
         if not self.disk or self.disk.why_not:
             return f"no disk to fill: {self.disk.why_not if self.disk else 'none'}"
+        wait_for(self._accepted, 20, "the job is accepted")
         self.disk.fill()
         self.after(seconds, self.disk.make_room)
         return f"the disk of {os.path.relpath(self.disk.path, self.path)} is full for {seconds} s"
