@@ -48,7 +48,7 @@ def random_event(rng, site):
                 "seconds": rng.choice((0.2, 1.0, 3.5, 6.0))}
 
     makers = [kill, kill, kill, freeze, freeze,
-              lambda: {"what": "leave"}, lambda: {"what": "join"},
+              lambda: {"what": "leave"}, lambda: {"what": "prune"}, lambda: {"what": "join"},
               lambda: {"what": "unjoin", "signal_name": rng.choice(("SIGKILL", "SIGTERM"))},
               lambda: {"what": rng.choice(("power", "supervisor"))}]
     if site["links"]:
@@ -59,6 +59,11 @@ def random_event(rng, site):
                    lambda: {"what": "twice", "kind": rng.choice(LINKED), "share": rng.choice((0.05, 0.3, 1.0))},
                    lambda: {"what": "twice", "kind": rng.choice(LINKED), "share": rng.choice((0.05, 0.3))},
                    lambda: {"what": "strange", "kind": rng.choice(LINKED), "seed": rng.randrange(1 << 30)}]
+    if site["far"]:
+        makers += [lambda: {"what": "cable", "seconds": rng.choice((0.3, 2.0, 6.0))},
+                   lambda: {"what": "garble", "share": rng.choice((0.02, 0.3)), "seconds": rng.choice((0.5, 2.0))},
+                   lambda: {"what": "garble", "share": 0.1, "seconds": 2.0},
+                   lambda: {"what": "cut", "kind": "far", "seconds": rng.choice((0.0, 0.5, 2.0, 6.0))}] * 2
     if site["disk"]:
         makers += [lambda: {"what": "full", "seconds": rng.choice((0.5, 2.0, 5.0))}] * 4
     if site["clock"]:
@@ -70,7 +75,7 @@ def random_event(rng, site):
 def fits(events, event):
     """Whether the plan stays one that a stack is meant to survive: nobody is away for longer than it waits, or dies too often."""
     kills = sum(1 for e in events if e["what"] in ("kill", "power") and e.get("kind") in (event.get("kind"), None))
-    once = event["what"] in ("power", "supervisor", "leave", "join", "unjoin") and any(e["what"] == event["what"] for e in events)
+    once = event["what"] in ("power", "supervisor", "leave", "join", "unjoin", "prune") and any(e["what"] == event["what"] for e in events)
     long = event.get("seconds", 0) >= 3 and event["what"] != "jump"
     return not once and kills < KILLS_MAX and not (long and any(e.get("seconds", 0) >= 3 and e["what"] != "jump" for e in events))
 
@@ -78,6 +83,7 @@ def fits(events, event):
 def plan_of(seed, number):
     rng = random.Random(f"{seed}/{number}")
     site = {"evaluators": rng.choice((1, 1, 2, 3)), "links": rng.random() < 0.6, "clock": rng.random() < 0.3,
+            "far": rng.choice(("fp32", "int8")) if rng.random() < 0.15 else None,
             "disk": rng.choice((None, None, None, None, "store", "data"))}
     job = rng.randrange(len(JOBS))
     wanted, events = rng.randint(1, 5), []
@@ -120,6 +126,8 @@ class Round:
         if site.client.returncode not in (0, 1, 2):
             raise Failure(f"the job ends with {site.client.returncode}: {stderr.strip().splitlines()[-1:]}")
         self.tell(f"the job ends with {site.client.returncode}")
+        if site.links:
+            self.tell(f"{site.links.repeated()} messages came twice, {site.links.spoiled()} pieces were spoiled")
         if figures(report_of(site.out_dir())) != self.wanted["figures"]:
             raise Failure("figures differ")
         self.settle(site)

@@ -100,6 +100,8 @@ class Way:
         try:
             while data := await self.reader.read(READ_BYTES):
                 for piece, first in self.messages.feed(data):
+                    if self.link.garbled and self.link.random.random() < self.link.garbled:
+                        piece = self._garble(piece)
                     now = asyncio.get_running_loop().time()
                     self.queue.put_nowait((now + self.link.delay_s, piece))
                     if first is not None and self.link.twice and self.link.random.random() < self.link.twice:
@@ -107,6 +109,11 @@ class Way:
         except OSError:
             pass
         self.queue.put_nowait((0, None))
+
+    def _garble(self, piece):
+        at = self.link.random.randrange(len(piece))
+        self.link.spoiled += 1
+        return piece[:at] + bytes([piece[at] ^ self.link.random.randint(1, 255)]) + piece[at + 1:]
 
     def _again(self, piece, first):
         fields = header_fields(first)
@@ -138,13 +145,13 @@ class Way:
 
 
 class Link:
-    """What stands before one socket. All but `delay_s`, `twice` and `stalled`, which may be set at any time, is the loop's."""
+    """What stands before one ipc socket. All but `delay_s`, `twice`, `garbled` and `stalled`, which may be set at any time, is the loop's."""
 
     def __init__(self, path, seed):
         self.path, self.real = path, path + ".real"
         self.random = random.Random(seed)
-        self.delay_s, self.twice, self.stalled = 0.0, 0.0, False
-        self.repeated = 0
+        self.delay_s, self.twice, self.garbled, self.stalled = 0.0, 0.0, 0.0, False
+        self.repeated = self.spoiled = 0
         self.server, self.inode, self.ways = None, 0, []
 
     async def open(self):
@@ -155,9 +162,12 @@ class Link:
         self.server = await asyncio.start_unix_server(self._accept, self.path, limit=4 * READ_BYTES)
         self.inode = os.stat(self.path).st_ino
 
+    async def _dial(self):
+        return await asyncio.open_unix_connection(self.real, limit=4 * READ_BYTES)
+
     async def _accept(self, reader, writer):
         try:
-            there, back = await asyncio.open_unix_connection(self.real, limit=4 * READ_BYTES)
+            there, back = await self._dial()
         except OSError:
             writer.transport.abort()
             return
@@ -169,6 +179,9 @@ class Link:
         self.shut()
         self.server = None
         await asyncio.sleep(seconds)
+        await self._reopen()
+
+    async def _reopen(self):
         if self.is_here() and os.path.exists(self.real):
             os.unlink(self.path)
             await self._listen()
@@ -199,8 +212,37 @@ class Link:
             return False
 
 
+class FarLink(Link):
+    """The same between two tcp ports. Bytes may be spoiled there, as CURVE authenticates them."""
+
+    def __init__(self, here, there, seed):
+        super().__init__("", seed)
+        self.here, self.there = here, there
+
+    async def open(self):
+        await self._listen()
+
+    async def _listen(self):
+        self.server = await asyncio.start_server(self._accept, *self.here, limit=4 * READ_BYTES)
+
+    async def _dial(self):
+        return await asyncio.open_connection(*self.there, limit=4 * READ_BYTES)
+
+    async def _reopen(self):
+        await self._listen()
+
+    def drop(self):
+        self.shut()
+
+    def restore(self):
+        self.shut()
+
+    def is_here(self):
+        return True
+
+
 class Links:
-    """The links of a stack: takes over each service's socket in `run` as it appears."""
+    """The links of a stack: takes over each service's socket in `run`, unless it is None, as it appears."""
 
     def __init__(self, run, seed):
         self.run, self.seed = run, seed
@@ -234,7 +276,7 @@ class Links:
 
     async def _look(self):
         while True:
-            for name in os.listdir(self.run):
+            for name in os.listdir(self.run) if self.run else ():
                 kind = name.split("-")[0].removesuffix(".sock")
                 if name.endswith(".sock") and kind in ("coordinator", "evaluator", "quantizer") and kind not in self.paused:
                     await self._take_over(name)
@@ -251,6 +293,12 @@ class Links:
             self.links[name] = link
         except OSError:
             pass  # it went away while we looked
+
+    def add_far(self, here, there):
+        """A tcp port, (host, port), that leads to another one; it is of kind "far"."""
+        link = FarLink(here, there, f"{self.seed}:far")
+        asyncio.run_coroutine_threadsafe(link.open(), self.loop).result(10)
+        self.links["far"] = link
 
     def of(self, kind):
         return [link for name, link in sorted(self.links.items()) if name.split("-")[0].removesuffix(".sock") == kind]
@@ -277,6 +325,9 @@ class Links:
             for name, value in values.items():
                 setattr(link, name, value)
         return len(self.of(kind))
+
+    def spoiled(self):
+        return sum(link.spoiled for link in self.links.values())
 
     def repeated(self):
         return sum(link.repeated for link in self.links.values())

@@ -10,6 +10,7 @@ import threading
 import time
 
 from chaos_links import Links
+from hosts import Host, NoHost, free_port
 from stack import BIN, Stack, assay, start_eval, wait_for
 
 NS_PER_S = 1000000000
@@ -111,6 +112,52 @@ class Evaluator:
         self.log.close()
 
 
+class FarWorker:
+    """A worker on another host, let in by its key; started again whenever it ends. Its way to the coordinator is the link "far"."""
+
+    def __init__(self, data, links, precision):
+        self.data, self.precision = data, precision
+        self.links, self.ending, self.starts = links, threading.Event(), 0
+        self.host = Host(True)
+        self.host.__enter__()
+        ports = [free_port(self.host.address) for _ in range(2)]
+        self.public = f"tcp://{self.host.address}:{ports[0]}"
+        self.way = f"tcp://{self.host.address}:{ports[1]}"
+        self.ports, self.process = ports, None
+        self.keeper = threading.Thread(target=self._keep, name="far worker", daemon=True)
+
+    def start(self):
+        """When the stack is ready."""
+        self.links.add_far((self.host.address, self.ports[1]), (self.host.address, self.ports[0]))
+        made = json.loads(assay("keygen", "--role", "worker", "--name", "far", "-o", os.path.join(self.data, "far-keys"), "--json"))
+        shutil.copy(made["publicFile"], os.path.join(self.data, "keys", "allowed"))
+        self.command = [os.path.join(BIN, "assay-inference"), "--precision", self.precision, "--coordinator", self.way,
+                        "--server-public-key", os.path.join(self.data, "keys", "server.pub"), "--key", made["secretFile"],
+                        "--data", os.path.join(self.data, "far")]
+        self.keeper.start()
+
+    def _keep(self):
+        with open(os.path.join(self.data, "logs", "far.log"), "ab") as log:
+            while not self.ending.is_set():
+                self.process = self.host.start(*self.command, log=log)
+                while self.process.poll() is None and not self.ending.wait(0.1):
+                    pass
+                if self.process.poll() is not None:
+                    self.ending.wait(0.5)
+        self.process.terminate()
+        try:
+            self.process.wait(20)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+
+    def close(self):
+        self.ending.set()
+        if self.keeper.is_alive():
+            self.keeper.join()
+        self.host.__exit__()
+
+
 class Site:
     """What a plan's `site` says, under `path`; `tell` takes each sentence about what happens."""
 
@@ -122,7 +169,10 @@ class Site:
         self.clock = Clock(path) if self.plan["clock"] else None
         self.environment = self.clock.environment() if self.clock and not self.clock.why_not else None
         self.disk = None
-        self.links = Links(os.path.join(self.data, "run"), plan["name"]) if self.plan["links"] else None
+        self.links = None
+        if self.plan["links"] or self.plan["far"]:
+            self.links = Links(os.path.join(self.data, "run") if self.plan["links"] else None, plan["name"])
+        self.far, self.no_far = None, "none is planned"
         self.stack, self.client, self.extras = None, None, []
         self.job, self.later = [], []
         self.clients = 0
@@ -134,10 +184,18 @@ class Site:
             place = self.data if self.plan["disk"] == "data" else os.path.join(self.data, "evaluator")
             self.disk = Disk(place, 256)
             os.makedirs(os.path.join(self.data, "run"), mode=0o700, exist_ok=True)
+        if self.plan["far"]:
+            try:
+                self.far = FarWorker(self.data, self.links, self.plan["far"])
+            except NoHost as error:
+                self.no_far = str(error)
         self._start_stack()
         wait_for(self._ready, 40, "the stack is ready")
         if self.links:
             self.links.__enter__()
+        if self.far:
+            self.far.start()
+        if self.plan["links"]:
             wait_for(lambda: all(self.links.of(kind) for kind in ("coordinator", "evaluator", "quantizer")), 20, "the links stand")
         return self
 
@@ -145,7 +203,8 @@ class Site:
         before = dict(os.environ)
         os.environ.update(self.environment or {})
         try:
-            self.stack = Stack(self.data, "--evaluators", str(self.plan["evaluators"]))
+            far = ["--public", self.far.public, "--external", self.far.precision] if self.far else []
+            self.stack = Stack(self.data, "--evaluators", str(self.plan["evaluators"]), *far)
         finally:
             os.environ.clear()
             os.environ.update(before)
@@ -164,12 +223,16 @@ class Site:
             timer.join()
         for pid, _, _ in processes(self.data):
             signal_to(pid, signal.SIGCONT)
+        if self.far:
+            self.far.host.cable(True)
         if self.links:
             self.links.__exit__()
         if self.client and self.client.poll() is None:
             self.client.kill()
         for extra in self.extras:
             extra.close()
+        if self.far:
+            self.far.close()
         self.stack.__exit__()
 
     def close(self):
@@ -227,7 +290,7 @@ class Site:
     def power(self):
         """All processes of the stack at once, and then the stack anew, as an init system would."""
         self._leave_links("coordinator")
-        hit = [pid for pid, kind, _ in processes(self.data) if pid != self.client.pid and signal_to(pid, signal.SIGKILL)]
+        hit = [pid for pid, _, _ in processes(self.data) if pid != self.client.pid and signal_to(pid, signal.SIGKILL)]
         self._stack_anew()
         return f"SIGKILL to all of the stack {hit}, and it is started anew"
 
@@ -287,6 +350,24 @@ class Site:
 
     def twice(self, kind, share):
         return f"{share:.0%} of messages to and from {self.links.change(kind, twice=share)} {kind} come twice from now on"
+
+    def garble(self, share, seconds):
+        if not self.far:
+            return f"no bytes to spoil: {self.no_far}"
+        self.links.change("far", garbled=share)
+        self.after(seconds, lambda: self.links.change("far", garbled=0.0))
+        return f"{share:.0%} of what passes between the hosts is spoiled for {seconds} s"
+
+    def cable(self, seconds):
+        if not self.far:
+            return f"no cable to pull: {self.no_far}"
+        self.far.host.cable(False)
+        self.after(seconds, lambda: self.far.host.cable(True))
+        return f"the cable between the hosts is out for {seconds} s"
+
+    def prune(self):
+        """What running jobs need stays; in a job under disturbance the command itself may find nobody."""
+        return f"assay cache prune --all ends with {assay('cache', 'prune', '--all', '--data', self.data, code=None).returncode}"
 
     def strange(self, kind, seed):
         return f"{self.links.strange(kind, seed)} {kind} get bytes that nobody understands"

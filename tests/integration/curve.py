@@ -4,71 +4,15 @@
 import json
 import os
 import shutil
-import socket
 import subprocess
 import sys
 import time
 
+from hosts import Host, NoHost, free_port
 from stack import BIN, Directory, Stack, assay, check, close, finish, result_of, run_eval, wait_for
 
 CHUNKS = 2
 SKIPPED = 77
-
-
-def free_port(address):
-    with socket.socket() as probe:
-        probe.bind((address, 0))
-        return probe.getsockname()[1]
-
-
-class Host:
-    """The other host: where its commands run, and the address at which it finds the stack."""
-
-    def __init__(self, separate):
-        self.separate = separate
-        self.address = "127.0.0.1"
-        self.prefix = []
-        self.name = f"assay-{os.getpid()}"
-
-    def ip(self, *args, must=True):
-        done = subprocess.run(["ip", *args], capture_output=True, text=True, check=False)
-        if must and done.returncode != 0:
-            raise OSError(f"ip {' '.join(args)}: {done.stderr.strip()}")
-
-    def __enter__(self):
-        if not self.separate:
-            return self
-        here, there = f"as{os.getpid() % 100000}a", f"as{os.getpid() % 100000}b"
-        net = 1 + os.getpid() % 250
-        self.address = f"10.231.{net}.1"
-        try:
-            self.ip("netns", "add", self.name)
-            self.ip("link", "add", here, "type", "veth", "peer", "name", there)
-            self.link = here
-            self.ip("link", "set", there, "netns", self.name)
-            self.ip("addr", "add", f"{self.address}/30", "dev", here)
-            self.ip("link", "set", here, "up")
-            self.ip("-n", self.name, "addr", "add", f"10.231.{net}.2/30", "dev", there)
-            self.ip("-n", self.name, "link", "set", there, "up")
-            self.ip("-n", self.name, "link", "set", "lo", "up")
-        except (OSError, FileNotFoundError) as error:
-            self.__exit__()
-            print(f"skipped: no network namespace is to be had: {error}")
-            sys.exit(SKIPPED)
-        self.prefix = ["ip", "netns", "exec", self.name]
-        return self
-
-    def __exit__(self, *_):
-        if self.separate:
-            self.ip("netns", "del", self.name, must=False)
-
-    def start(self, *command):
-        return subprocess.Popen([*self.prefix, *command], stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-                                stderr=subprocess.STDOUT, text=True)
-
-    def run(self, *command, timeout=60):
-        return subprocess.run([*self.prefix, *command], stdin=subprocess.DEVNULL, capture_output=True, text=True,
-                              timeout=timeout, check=False)
 
 
 class Remote:
@@ -180,7 +124,17 @@ def probes_speak_curve(remote):
 
 def main():
     separate = sys.argv[1:] == ["netns"]
-    with Host(separate) as host, Directory() as data, Directory() as local, Directory() as scratch:
+    try:
+        with Host(separate) as host:
+            run_on(host)
+    except NoHost as error:
+        print(f"skipped: {error}")
+        sys.exit(SKIPPED)
+    finish()
+
+
+def run_on(host):
+    with Directory() as data, Directory() as local, Directory() as scratch:
         endpoint = f"tcp://{host.address}:{free_port(host.address)}"
         remote = Remote(host, data, endpoint, os.path.join(scratch, "keys"))
         with Stack(data, "--public", endpoint, "--external", "all") as stack:
@@ -197,7 +151,6 @@ def main():
         check(secret not in logs + "".join(texts), "no secret stands in a log")
         config = host.run(os.path.join(BIN, "assay-inference"), "--precision", "fp32", "--key", secret, "--dump-config")
         check(config.returncode == 0 and secret not in config.stdout, "--dump-config does not print a key")
-    finish()
 
 
 main()
