@@ -45,6 +45,11 @@ SHAPES = {
         "max_position_embeddings": 4096, "original_max_position_embeddings": 4096, "sliding_window": 2047,
         "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 10000.0, "tie_word_embeddings": False,
         "torch_dtype": "bfloat16"},
+    "smollm2-135m": {
+        "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": 576, "intermediate_size": 1536,
+        "num_hidden_layers": 30, "num_attention_heads": 9, "num_key_value_heads": 3, "vocab_size": 49152,
+        "max_position_embeddings": 8192, "rms_norm_eps": 1e-5, "hidden_act": "silu", "rope_theta": 100000.0,
+        "tie_word_embeddings": True, "torch_dtype": "bfloat16"},
 }
 
 
