@@ -6,6 +6,7 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/random.h>
 
 #include "cli/interrupt.h"
 #include "cli/words.h"
@@ -14,6 +15,8 @@
 
 /* The coordinator digests the model and cuts the corpus before it answers: minutes for the largest. */
 #define SUBMIT_MS 1800000
+#define SUBMIT_AGAIN_MS 500
+#define REQUEST_ID_BYTES 16
 #define CALL_MS 30000
 #define CANCEL_MS 5000
 #define TURN_MS 100
@@ -98,7 +101,8 @@ static enum assay_status read_corpus(const char *path, struct assay_attachment *
 
 /* SubmitJob and PlanJob take the same request. */
 static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval_options *options,
-                             enum assay_coordinator_method method, struct assay_reply **ret, struct assay_err *err)
+                             enum assay_coordinator_method method, uint8_t request_id[REQUEST_ID_BYTES],
+                             struct assay_reply **ret, struct assay_err *err)
 {
     struct assay_attachment corpus = {0};
     enum assay_status status = read_corpus(options->corpus_path, &corpus, err);
@@ -140,6 +144,8 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     request.chunks_max = (uint64_t)options->chunks_max;
     request.thresholds = &thresholds;
     request.name = (char *)options->name;
+    request.has_request_id = request_id != NULL;
+    request.request_id = (ProtobufCBinaryData){REQUEST_ID_BYTES, request_id};
     request.has_priority = true;
     request.priority = (int32_t)options->priority;
     request.has_record_dtype = true;
@@ -151,11 +157,33 @@ static enum assay_status ask(struct assay_eval_job *job, const struct assay_eval
     return status;
 }
 
+/* A coordinator that goes away may have the job already; the id of the request keeps it from having it twice. */
+static enum assay_status submit(struct assay_eval_job *job, const struct assay_eval_options *options,
+                                struct assay_reply **ret, struct assay_err *err)
+{
+    uint8_t request_id[REQUEST_ID_BYTES];
+    int64_t until_ms = assay_now_ms() + job->away_ms;
+    if (getrandom(request_id, sizeof request_id, 0) != sizeof request_id)
+        return assay_err_set(err, ASSAY_INTERNAL, "the system gives no random numbers");
+    for (;;) {
+        struct assay_err why = ASSAY_ERR_INIT;
+        enum assay_status status = ask(job, options, ASSAY_COORDINATOR_SUBMIT_JOB, request_id, ret, &why);
+        if (status == ASSAY_UNAVAILABLE && assay_now_ms() < until_ms &&
+            (!job->stack || assay_stack_state(job->stack, NULL) == ASSAY_OK)) {
+            if (!assay_interrupt_wait(SUBMIT_AGAIN_MS))
+                continue;
+            assay_err_set(&why, ASSAY_CANCELLED, "interrupted before the job was accepted");
+        }
+        *err = why;
+        return why.status;
+    }
+}
+
 enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
                                         struct assay_err *err)
 {
     struct assay_reply *reply = NULL;
-    enum assay_status status = ask(job, options, ASSAY_COORDINATOR_SUBMIT_JOB, &reply, err);
+    enum assay_status status = submit(job, options, &reply, err);
     if (status != ASSAY_OK)
         return status;
     const Assay__V1__SubmitJobReply *message = assay_reply_message(reply);
@@ -171,7 +199,7 @@ enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct
 enum assay_status assay_eval_job_plan(struct assay_eval_job *job, const struct assay_eval_options *options,
                                       struct assay_reply **ret, struct assay_err *err)
 {
-    return ask(job, options, ASSAY_COORDINATOR_PLAN_JOB, ret, err);
+    return ask(job, options, ASSAY_COORDINATOR_PLAN_JOB, NULL, ret, err);
 }
 
 /* --- watch --- */

@@ -19,7 +19,8 @@ struct assay_eval_job {
     struct assay_reply *last_event;                  /* an Event; NULL before the first */
 };
 
-/* Reads the corpus and submits. Sets job_id. CANCELLED when interrupted. */
+/* Reads the corpus and submits, again while the coordinator is away, at most for away_ms: there is one job all the
+ * same. Sets job_id. CANCELLED when interrupted. */
 enum assay_status assay_eval_job_submit(struct assay_eval_job *job, const struct assay_eval_options *options,
                                         struct assay_err *err) ASSAY_MUST_USE;
 

@@ -165,6 +165,7 @@ static void *accept_main(void *arg)
         assay_jobs_dispatch(c);
     } else {
         job->record->state = ASSAY__V1__JOB_STATE__JOB_STATE_FAILED;
+        job->record->request->has_request_id = false; /* whoever asks again asks for another job */
         assay_job_set_string(&job->record->failure, err.text);
         assay_call_fail(acceptance->call, &err);
     }

@@ -5,6 +5,8 @@
 #include "common/base/log.h"
 #include "services/coordinator/serve.h"
 
+#define REQUEST_ID_BYTES 16
+
 struct assay_job *assay_serve_find_job(struct assay_coordinator *coordinator, ProtobufCBinaryData id,
                                        struct assay_err *err)
 {
@@ -45,6 +47,9 @@ enum assay_status assay_serve_check_submit(struct assay_call *call, const struct
     enum assay_status status = assay_plan_check(request, err);
     if (status == ASSAY_OK)
         status = check_model_dir(c, call, request->model_dir, err);
+    if (status == ASSAY_OK && request->has_request_id && request->request_id.len != REQUEST_ID_BYTES)
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "request_id has %d bytes, found %zu", REQUEST_ID_BYTES,
+                               request->request_id.len);
     if (status != ASSAY_OK)
         return status;
     const Assay__V1__Tensor *corpus = request->corpus;
@@ -76,12 +81,47 @@ static enum assay_status list_job(struct assay_coordinator *c, struct assay_job 
     return ASSAY_OK;
 }
 
+static bool is_request(const struct assay_job *job, const ProtobufCBinaryData *id)
+{
+    const Assay__V1__SubmitJobRequest *request = job->record->request;
+    return request->has_request_id && request->request_id.len == id->len &&
+           memcmp(request->request_id.data, id->data, id->len) == 0;
+}
+
+/* A client that lost the answer asks again. True: this call is answered. */
+static bool answer_again(struct assay_coordinator *c, struct assay_call *call)
+{
+    const Assay__V1__SubmitJobRequest *request = assay_call_request(call);
+    struct assay_err err = ASSAY_ERR_INIT;
+    Assay__V1__SubmitJobReply reply = ASSAY__V1__SUBMIT_JOB_REPLY__INIT;
+    bool accepting = false;
+    pthread_mutex_lock(&c->lock);
+    struct assay_job *job = request->has_request_id ? c->jobs : NULL;
+    while (job && !is_request(job, &request->request_id))
+        job = job->next;
+    if (job) {
+        accepting = job->accepting;
+        reply.has_job_id = true;
+        reply.job_id = job->record->job_id;
+    }
+    if (job && !accepting)
+        assay_call_reply(call, &reply.base, NULL, 0);
+    pthread_mutex_unlock(&c->lock);
+    if (accepting) {
+        assay_err_set(&err, ASSAY_UNAVAILABLE, "the job of this request_id is being accepted; ask again");
+        assay_call_fail(call, &err);
+    }
+    return job != NULL;
+}
+
 void assay_serve_submit_job(struct assay_call *call, void *service)
 {
     struct assay_coordinator *c = service;
     struct assay_err err = ASSAY_ERR_INIT;
     struct assay_bytes text = {0};
     enum assay_status status = assay_serve_check_submit(call, c, &text, &err);
+    if (status == ASSAY_OK && answer_again(c, call))
+        return;
     char *corpus = NULL;
     struct assay_job *job = NULL;
     if (status == ASSAY_OK) {

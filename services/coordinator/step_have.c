@@ -79,8 +79,10 @@ static enum assay_status ask_once(struct asking *asking, struct assay_client *cl
     const struct assay_plan *plan = asking->plan;
     Assay__V1__HaveRecordsRequest request = ASSAY__V1__HAVE_RECORDS_REQUEST__INIT;
     struct assay_reply *reply = NULL;
+    /* A job asks again by itself, and looks before that whether it is still wanted: tries here would hold up a
+     * shutdown. */
     const struct assay_call_options options = {
-        .deadline_ms = DEADLINE_MS, .parent = asking->parent, .retry = &assay_retry_default};
+        .deadline_ms = DEADLINE_MS, .parent = asking->parent, .retry = asking->parent ? &assay_retry_default : NULL};
     request.has_variant_id = request.has_record_dtype = request.has_epoch = true;
     request.variant_id =
         (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)plan->variants[asking->index].id.digest.bytes};

@@ -8,6 +8,7 @@ and its slope; "anonymous" is without mapped files, whose pages are the page cac
 
 Only the standard library is used."""
 import argparse
+import base64
 import json
 import os
 import pathlib
@@ -85,7 +86,8 @@ class Soak:
                               capture_output=True, text=True, timeout=300, check=False)
 
     def jobs(self):
-        return json.loads(self.assay("jobs", "--json").stdout or "{}").get("jobs", [])
+        jobs = json.loads(self.assay("jobs", "--json").stdout or "{}").get("jobs", [])
+        return [(base64.b64decode(job["jobId"]).hex(), job["state"].removeprefix("JOB_STATE_")) for job in jobs]
 
     def kill_worker(self, processes):
         """The worker of int8; those of the other schemes live on to be measured."""
@@ -96,7 +98,7 @@ class Soak:
                 return
 
     def watch(self):
-        running = [job["jobId"] for job in self.jobs() if job["state"] == "JOB_STATE_RUNNING"]
+        running = [job for job, state in self.jobs() if state == "RUNNING"]
         if not running:
             return None
         self.counts["watched"] += 1
@@ -104,7 +106,7 @@ class Soak:
                                 stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     def tidy(self):
-        over = [job["jobId"] for job in self.jobs() if job["state"] not in ("JOB_STATE_RUNNING", "JOB_STATE_QUEUED")]
+        over = [job for job, state in self.jobs() if state in ("COMPLETED", "FAILED", "CANCELLED")]
         for job in over[KEEP_JOBS:]:
             self.counts["removed"] += self.assay("rm", job).returncode == 0
         self.counts["pruned"] += self.assay("cache", "prune", "--all").returncode == 0

@@ -236,7 +236,10 @@ class Site:
         self.stack.__exit__()
 
     def close(self):
-        """When nothing runs any more."""
+        """When nothing runs any more. What lies on a disk of its own is gone then, but for the logs."""
+        if self.disk and not self.disk.why_not:
+            shutil.copytree(os.path.join(self.data, "logs"), os.path.join(self.path, "logs"), dirs_exist_ok=True)
+            shutil.copy(os.path.join(self.data, "up.log"), self.path)
         if self.disk:
             self.disk.close()
 
