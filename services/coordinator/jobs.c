@@ -54,6 +54,15 @@ void assay_job_enter(struct assay_job *job, Assay__V1__JobState state, const cha
 
 /* --- threads --- */
 
+/* On the loop's thread, which packs answers that point into plans without the lock. */
+static void release_plan(void *arg)
+{
+    struct assay_job *job = arg;
+    pthread_mutex_lock(&job->coordinator->lock);
+    assay_plan_release(&job->plan);
+    pthread_mutex_unlock(&job->coordinator->lock);
+}
+
 static void *job_main(void *arg)
 {
     struct assay_job *job = arg;
@@ -68,13 +77,13 @@ static void *job_main(void *arg)
         assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING, "job running");
     pthread_mutex_unlock(&c->lock);
     assay_driver_run(job);
+    assay_loop_call(c->loop, release_plan, job); /* the record has what is asked for later; token ids are many */
     pthread_mutex_lock(&c->lock);
     struct assay_job **at = &c->active;
     while (*at != job)
         at = &(*at)->next_active;
     *at = job->next_active;
     job->thread_over = true;
-    assay_plan_release(&job->plan); /* the record has what is asked for later; token ids are many */
     assay_jobs_dispatch(c);
     assay_coordinator_changed(c);
     pthread_mutex_unlock(&c->lock);
