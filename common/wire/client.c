@@ -161,6 +161,7 @@ static void fail_sent(struct assay_client *client, bool other_instance_only, con
 }
 
 static void on_tick(void *arg);
+static void connect_again(void *arg);
 
 /* A server that is there is asked every second, one that may not be there more often. False when out of memory. */
 static bool arm_timer(struct assay_client *client)
@@ -210,6 +211,11 @@ static void on_tick(void *arg)
     }
     flush(client);
     pthread_mutex_unlock(&client->lock);
+    if (client->asked_ms == 0)
+        client->asked_ms = client->want_ping || client->pinged_ms == now_ms ? now_ms : 0;
+    else if (now_ms - client->asked_ms >= ASSAY_WIRE_SERVER_SILENT_MS && !client->address.is_ipc &&
+             client->connect_timer == 0)
+        connect_again(client);
 }
 
 /* The first call after a pause: is the server still the one that we know? */
@@ -295,6 +301,7 @@ static void on_message(struct assay_client *client, struct assay_frames *frames)
     if (!header)
         return;
     client->heard_ms = assay_now_ms();
+    client->asked_ms = 0;
     pthread_mutex_lock(&client->lock);
     struct assay_client_call *call = client->calls;
     switch (header->kind) {
@@ -352,10 +359,13 @@ static void on_disconnected(struct assay_client *client)
     pthread_mutex_unlock(&client->lock);
 }
 
+/* Anew from the beginning. ZeroMQ connects again after a lost connection, but not after bytes that it does not
+ * understand; and where a length was spoiled on the way it waits for the rest for ever. */
 static void connect_again(void *arg)
 {
     struct assay_client *client = arg;
     client->connect_timer = 0;
+    client->asked_ms = 0;
     client->watch.touched = true;
     zmq_disconnect(client->socket, client->address.text);
     if (zmq_connect(client->socket, client->address.text) != 0)

@@ -78,6 +78,7 @@ struct assay_client {
     uint64_t instance;
     int64_t heard_ms;  /* last traffic from the server */
     int64_t pinged_ms; /* when a PING was last due */
+    int64_t asked_ms;  /* when the first of the PINGs was due that nothing has come since, 0 = none */
     int64_t active_ms; /* since when there are calls: silence counts from there */
 };
 

@@ -23,10 +23,15 @@
 #define TCP "tcp://"
 /* A peer that does not finish ZeroMQ's handshake in that time is cut off. */
 #define HANDSHAKE_MS 5000
-/* ZeroMQ's own heartbeats find dead TCP connections; a busy machine may hold them up for seconds. Over ipc the kernel
- * tells at once when a process has ended, and PINGs (limits.h) find one that stands still. */
-#define HEARTBEAT_MS 2000
-#define HEARTBEAT_TIMEOUT_MS 10000
+/* The kernel finds dead TCP connections: probes on idle ones, a limit for bytes that nobody acknowledges. Over ipc it
+ * tells at once when a process has ended. PINGs (limits.h) find a process that stands still. ZeroMQ's own heartbeats
+ * are not used: their timer aborts the process (4.3.4, `!_io_error`) when a connection breaks while its pipe takes
+ * nothing.
+ */
+#define SILENT_MS 10000
+#define PROBE_AFTER_S 4
+#define PROBE_EVERY_S 2
+#define PROBES 3
 #define RECONNECT_MS 20
 #define RECONNECT_MAX_MS 200
 #define CLOSE_WAIT_MS 1000
@@ -139,11 +144,18 @@ enum assay_status assay_socket_new(void *zmq, int type, int linger_ms, void **re
 
 enum assay_status assay_socket_suit(void *socket, const struct assay_address *address, struct assay_err *err)
 {
-    const int every_ms = address->is_ipc ? 0 : HEARTBEAT_MS, timeout_ms = address->is_ipc ? 0 : HEARTBEAT_TIMEOUT_MS;
-    if (zmq_setsockopt(socket, ZMQ_HEARTBEAT_IVL, &every_ms, sizeof every_ms) != 0 ||
-        zmq_setsockopt(socket, ZMQ_HEARTBEAT_TIMEOUT, &timeout_ms, sizeof timeout_ms) != 0 ||
-        zmq_setsockopt(socket, ZMQ_HEARTBEAT_TTL, &timeout_ms, sizeof timeout_ms) != 0)
-        return assay_err_errno(err, zmq_errno(), "ZeroMQ refuses heartbeats for %s", address->text);
+    const struct {
+        int option, value;
+    } options[] = {
+        {ZMQ_TCP_KEEPALIVE, 1},
+        {ZMQ_TCP_KEEPALIVE_IDLE, PROBE_AFTER_S},
+        {ZMQ_TCP_KEEPALIVE_INTVL, PROBE_EVERY_S},
+        {ZMQ_TCP_KEEPALIVE_CNT, PROBES},
+        {ZMQ_TCP_MAXRT, SILENT_MS},
+    };
+    for (size_t i = 0; i < ASSAY_COUNT(options) && !address->is_ipc; i++)
+        if (zmq_setsockopt(socket, options[i].option, &options[i].value, sizeof options[i].value) != 0)
+            return assay_err_errno(err, zmq_errno(), "ZeroMQ refuses options of TCP for %s", address->text);
     return ASSAY_OK;
 }
 

@@ -113,6 +113,10 @@ bool assay_scheduler_complete(struct assay_scheduler *scheduler, uint64_t servic
  * too often is dead for `reason`. False: the lease is lost. */
 bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id, bool counts,
                             const char *reason);
+/* Returns the worker's leases but those in held[count], not counted: it never heard of them, or has given them up. The
+ * number of leases. */
+size_t assay_scheduler_keep_leases(struct assay_scheduler *scheduler, uint64_t service_id, const uint64_t *held,
+                                   size_t count);
 /* The worker is dead: returns all its leases, counted, and forgets it. The number of leases. */
 size_t assay_scheduler_drop_service(struct assay_scheduler *scheduler, uint64_t service_id);
 /* Returns leases that made no progress until their deadline, counted. The number of leases. */

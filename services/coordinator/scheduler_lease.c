@@ -444,6 +444,24 @@ bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_
     return true;
 }
 
+size_t assay_scheduler_keep_leases(struct assay_scheduler *scheduler, uint64_t service_id, const uint64_t *held,
+                                   size_t count)
+{
+    const struct client *client = assay_idmap_get(&scheduler->clients, service_id);
+    size_t returned = 0;
+    for (struct lease *lease = client ? client->leases : NULL, *next; lease; lease = next) {
+        bool is_held = false;
+        next = lease->client_next;
+        for (size_t i = 0; i < count && !is_held; i++)
+            is_held = held[i] == lease->id;
+        if (is_held)
+            continue;
+        return_lease(scheduler, lease, false, "its worker does not have it", LEASE_RETURNED);
+        returned++;
+    }
+    return returned;
+}
+
 size_t assay_scheduler_drop_service(struct assay_scheduler *scheduler, uint64_t service_id)
 {
     struct client *client = assay_idmap_get(&scheduler->clients, service_id);

@@ -11,6 +11,7 @@
 #include "services/coordinator/serve.h"
 
 #define WAIT_MS_MAX 60000
+#define HELD_LEASES_MAX 64
 
 /* What a LeaseReply needs beside the message itself. */
 struct lease_reply {
@@ -116,6 +117,21 @@ static void note_loaded(struct assay_service *service, const Assay__V1__LeaseReq
         assay_service_note_loaded(service, request->loaded_variant_ids, request->n_loaded_variant_ids);
 }
 
+/* Locked: leases whose replies the worker never got must not wait for their end. */
+static void return_unheard(struct assay_coordinator *c, const Assay__V1__LeaseRequest *request)
+{
+    if (!request->says_held || request->n_held_lease_ids > HELD_LEASES_MAX)
+        return;
+    size_t returned = assay_scheduler_keep_leases(c->scheduler, request->service_id, request->held_lease_ids,
+                                                  request->n_held_lease_ids);
+    if (returned == 0)
+        return;
+    assay_log(ASSAY_LOG_WARN, "a worker does not have leases that were given to it service=%llu leases=%zu",
+              (unsigned long long)request->service_id, returned);
+    assay_serve_note_runs(c);
+    assay_coordinator_changed(c);
+}
+
 /* Locked: a lease for the caller, its reply filled. */
 static bool grant(struct assay_coordinator *c, const Assay__V1__LeaseRequest *request, struct lease_reply *r)
 {
@@ -188,6 +204,7 @@ static void lease_chunks(struct assay_call *call, void *service)
     if (known) {
         struct assay_service *worker = assay_registry_find(&c->registry, request->service_id);
         note_loaded(worker, request);
+        return_unheard(c, request);
         loaded_count = worker->loaded_count;
         memcpy(loaded, worker->loaded, loaded_count * sizeof *loaded);
         bench = assay_bench_get(c->serve, worker->precision, worker->numerics);

@@ -240,24 +240,26 @@ static void give_back(struct assay_link *link, uint64_t service_id, uint64_t lea
     (void)ignored;
 }
 
-enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id, size_t chunks_max, int64_t wait_ms,
-                                   const struct assay_digest *loaded, size_t loaded_count,
+enum assay_status assay_link_lease(struct assay_link *link, const struct assay_lease_wish *wish,
                                    struct assay_worker_lease *ret, struct assay_err *err)
 {
     Assay__V1__LeaseRequest request = ASSAY__V1__LEASE_REQUEST__INIT;
-    struct assay_call_options options = {.deadline_ms = wait_ms + LEASE_GRACE_MS};
-    struct assay_worker_lease lease = {.service_id = service_id};
+    struct assay_call_options options = {.deadline_ms = wish->wait_ms + LEASE_GRACE_MS};
+    struct assay_worker_lease lease = {.service_id = wish->service_id};
     request.has_service_id = request.has_chunks_max = request.has_wait_ms = true;
-    request.service_id = service_id;
-    request.chunks_max = (uint32_t)chunks_max;
-    request.wait_ms = (uint64_t)wait_ms;
+    request.service_id = wish->service_id;
+    request.chunks_max = (uint32_t)wish->chunks_max;
+    request.wait_ms = (uint64_t)wish->wait_ms;
     request.has_batch_chunks = true;
-    request.batch_chunks = (uint32_t)ASSAY_MAX(chunks_max / 2, 1); /* about two batches are asked for */
+    request.batch_chunks = (uint32_t)ASSAY_MAX(wish->chunks_max / 2, 1); /* about two batches are asked for */
+    request.has_says_held = request.says_held = true;
+    request.n_held_lease_ids = wish->held_count;
+    request.held_lease_ids = (uint64_t *)(uintptr_t)wish->held;
     ProtobufCBinaryData ids[ASSAY_LEASE_LOADED_MAX];
-    request.n_loaded_variant_ids = ASSAY_MIN(loaded_count, ASSAY_LEASE_LOADED_MAX);
+    request.n_loaded_variant_ids = ASSAY_MIN(wish->loaded_count, ASSAY_LEASE_LOADED_MAX);
     request.loaded_variant_ids = ids;
     for (size_t i = 0; i < request.n_loaded_variant_ids; i++)
-        ids[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)loaded[i].bytes};
+        ids[i] = (ProtobufCBinaryData){ASSAY_DIGEST_BYTES, (uint8_t *)(uintptr_t)wish->loaded[i].bytes};
     enum assay_status status = assay_call_unary(link->leasing, &assay__v1__work__descriptor, WORK_LEASE, &request.base,
                                                 &options, &lease.reply, err);
     if (status != ASSAY_OK)
@@ -283,7 +285,7 @@ enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id,
         *ret = lease;
         return ASSAY_OK;
     }
-    give_back(link, service_id, reply->lease_id, status, err);
+    give_back(link, wish->service_id, reply->lease_id, status, err);
     assay_worker_lease_release(&lease);
     return status;
 }

@@ -68,11 +68,20 @@ struct assay_client *assay_link_coordinator(struct assay_link *link);
 /* Models that a worker may say it has loaded. */
 #define ASSAY_LEASE_LOADED_MAX 16
 
-/* Waits up to wait_ms for work. `loaded` are the variants whose models are loaded, the one used last first, at most
- * ASSAY_LEASE_LOADED_MAX. NOT_FOUND: the coordinator does not know service_id. INTERNAL: a
- * reply that contradicts itself; its lease has been given back. CANCELLED: assay_link_stop_leasing. */
-enum assay_status assay_link_lease(struct assay_link *link, uint64_t service_id, size_t chunks_max, int64_t wait_ms,
-                                   const struct assay_digest *loaded, size_t loaded_count,
+/* What a worker asks for. */
+struct assay_lease_wish {
+    uint64_t service_id;
+    size_t chunks_max;
+    int64_t wait_ms;                   /* for work */
+    const struct assay_digest *loaded; /* variants whose models are loaded, the one used last first */
+    size_t loaded_count;               /* at most ASSAY_LEASE_LOADED_MAX */
+    const uint64_t *held;              /* all leases that are not completed yet: others go back */
+    size_t held_count;
+};
+
+/* One call at a time. NOT_FOUND: the coordinator does not know service_id. INTERNAL: a reply that contradicts itself;
+ * its lease has been given back. CANCELLED: assay_link_stop_leasing. */
+enum assay_status assay_link_lease(struct assay_link *link, const struct assay_lease_wish *wish,
                                    struct assay_worker_lease *ret, struct assay_err *err) ASSAY_MUST_USE;
 
 /* Records that go to one evaluator in one message. */

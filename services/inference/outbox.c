@@ -428,6 +428,19 @@ void assay_outbox_free(struct assay_outbox *outbox)
     free(outbox);
 }
 
+size_t assay_outbox_leases(struct assay_outbox *outbox, uint64_t ids[ASSAY_OUTBOX_MAX])
+{
+    size_t count = 0;
+    pthread_mutex_lock(&outbox->lock);
+    for (size_t i = 0; i < outbox->count; i++) {
+        uint64_t id = outbox->batches[i]->loan->lease.lease_id;
+        if (count == 0 || ids[count - 1] != id) /* batches of a lease follow each other */
+            ids[count++] = id;
+    }
+    pthread_mutex_unlock(&outbox->lock);
+    return count;
+}
+
 size_t assay_outbox_waiting(struct assay_outbox *outbox)
 {
     pthread_mutex_lock(&outbox->lock);

@@ -57,6 +57,8 @@ void assay_outbox_hurry(struct assay_outbox *outbox);
 /* Sends what is there and ends the thread; nothing may be added afterwards. */
 void assay_outbox_drain(struct assay_outbox *outbox);
 void assay_outbox_free(struct assay_outbox *outbox); /* drains first if nobody has; NULL is fine */
+/* Leases of the batches on their way, each once; the number. Any thread. */
+size_t assay_outbox_leases(struct assay_outbox *outbox, uint64_t ids[ASSAY_OUTBOX_MAX]);
 /* Batches on their way. Any thread. */
 size_t assay_outbox_waiting(struct assay_outbox *outbox);
 /* Records that the evaluator acknowledged. Any thread. */

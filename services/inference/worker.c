@@ -337,10 +337,16 @@ static void *work(void *arg)
         struct assay_worker_lease lease = {0};
         struct assay_err err = ASSAY_ERR_INIT;
         struct assay_digest loaded[ASSAY_LEASE_LOADED_MAX];
-        size_t loaded_count = assay_models_list(worker->options.models, loaded, ASSAY_LEASE_LOADED_MAX);
-        size_t chunks_max = assay_worker_chunks_max(worker->options.batch_tokens, worker->mean_tokens);
-        enum assay_status status = assay_link_lease(worker->options.link, service_id, chunks_max,
-                                                    worker->options.lease_wait_ms, loaded, loaded_count, &lease, &err);
+        uint64_t held[ASSAY_OUTBOX_MAX];
+        const struct assay_lease_wish wish = {
+            .service_id = service_id,
+            .chunks_max = assay_worker_chunks_max(worker->options.batch_tokens, worker->mean_tokens),
+            .wait_ms = worker->options.lease_wait_ms,
+            .loaded = loaded,
+            .loaded_count = assay_models_list(worker->options.models, loaded, ASSAY_LEASE_LOADED_MAX),
+            .held = held,
+            .held_count = assay_outbox_leases(worker->outbox, held)};
+        enum assay_status status = assay_link_lease(worker->options.link, &wish, &lease, &err);
         if (status != ASSAY_OK)
             handle_lease_failure(worker, service_id, status, &err);
         else if (lease.count > 0)

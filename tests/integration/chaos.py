@@ -31,6 +31,7 @@ LINKED = ("coordinator", "evaluator", "quantizer")
 PERIOD_S = 3.0     # disturbances begin within that time
 ROUND_S = 150      # a job that has no verdict by then hangs
 SETTLE_S = 60      # until records are where they belong
+CRASHES = ("ABRT", "SEGV", "BUS", "FPE", "ILL")
 KILLS_MAX = 3      # of one kind in a round: the supervisor gives up at the fifth death within a minute
 
 
@@ -151,6 +152,9 @@ class Round:
                 site.start_job(JOBS[self.plan["job"]])
                 self.disturb(site, start)
                 self.end(site)
+            crashes = [line for line in site.events() if any(f"signal {name}" in line for name in CRASHES)]
+            if crashes:
+                raise Failure(f"a process crashed: {crashes[0].strip()}")
             left = [row for row in processes(site.data) if alive(row[0])]
             if left:
                 raise Failure(f"processes are left: {left}")

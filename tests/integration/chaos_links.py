@@ -170,9 +170,14 @@ class Link:
             there, back = await self._dial()
         except OSError:
             writer.transport.abort()
+            self.orphaned()
             return
         self.ways = [way for way in self.ways if not all(task.done() for task in way.tasks)]
         self.ways += [Way(self, reader, back), Way(self, there, writer)]
+
+    def orphaned(self):
+        """The process is gone; the next one must find its name free."""
+        self.drop()
 
     async def cut(self, seconds):
         """Closes all connections and refuses new ones for a while."""
@@ -230,6 +235,9 @@ class FarLink(Link):
 
     async def _reopen(self):
         await self._listen()
+
+    def orphaned(self):
+        """The next process has the same port."""
 
     def drop(self):
         self.shut()

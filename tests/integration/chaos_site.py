@@ -399,6 +399,11 @@ class Site:
             return None
         return sum(share["records"] for share in json.loads(process.stdout)["evaluators"])
 
+    def events(self):
+        """What the supervisor said."""
+        with open(os.path.join(self.data, "up.log"), encoding="utf-8", errors="replace") as file:
+            return file.readlines()
+
     def stacks(self):
         """Where each thread of each process stands, for whoever looks into a hang."""
         for pid, kind, _ in processes(self.data):

@@ -13,6 +13,7 @@ need(("zmq", "google.protobuf"), "tools/install_deps.sh --checks installs them",
 from stack import CORPUS, MODEL, SOURCE, Directory, Stack, assay, check, close, finish, wait_for  # noqa: E402
 
 from assay import AssayError, Client, Status, pb, table_of  # noqa: E402  (on the path since need())
+from assay.job import request_of  # noqa: E402
 
 JOB = {
     "model": MODEL,
@@ -94,6 +95,20 @@ def check_calls(endpoint, data):
         fails("an id that is none", Status.INVALID_ARGUMENT, lambda: client.job("abc"))
         fails("a method that is not there", Status.UNIMPLEMENTED, lambda: client.invoke("assay.v1.Coordinator/Nothing"))
         fails("a field that is not there", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "treshold": 1}))
+        request, corpus = request_of({**JOB, "chunks": 1})
+        request.request_id = os.urandom(16)
+        method = "assay.v1.Coordinator/SubmitJob"
+        ids = [client._channel.call(method, request, attachments=[corpus]).message.job_id.hex() for _ in range(2)]
+        check(ids[0] == ids[1], "a submission that is made again gives the job that there is")
+        client.wait(ids[0])
+        again = client._channel.call(method, request, attachments=[corpus]).message.job_id.hex()
+        check(again == ids[0], "when it is over, too")
+        request.request_id = os.urandom(16)
+        other = client._channel.call(method, request, attachments=[corpus]).message.job_id.hex()
+        check(other != ids[0], "with another id it is another job")
+        client.wait(other)
+        request.request_id = b"short"
+        fails("an id of another size", Status.INVALID_ARGUMENT, lambda: client._channel.call(method, request, attachments=[corpus]))
         fails("a corpus that is not there", Status.NOT_FOUND, lambda: client.submit({**JOB, "corpus": f"{data}/none"}))
         fails("an unknown scheme", Status.INVALID_ARGUMENT, lambda: client.submit({**JOB, "variants": ["int7"]}))
         fails(

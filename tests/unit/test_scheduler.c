@@ -137,6 +137,30 @@ static void a_dead_workers_chunks_go_to_another_and_its_late_answer_is_lost(void
     assay_scheduler_free(s);
 }
 
+/* A lease whose reply was lost must not wait for its deadline. */
+static void leases_that_a_worker_does_not_have_go_back_uncounted(void **state)
+{
+    (void)state;
+    struct assay_scheduler *s = assay_scheduler_new();
+    struct assay_run *run = add(s, &variant_a, 1);
+    struct taken held = take(s, 1, 2, 0), others = take(s, 2, 2, 0);
+    size_t newly;
+    assert_int_equal(assay_scheduler_keep_leases(s, 3, NULL, 0), 0); /* who never had one */
+    for (int i = 0; i < 2 * ASSAY_CHUNK_ATTEMPTS_MAX; i++) {
+        struct taken lost = take(s, 1, CHUNKS, 0);
+        const uint64_t ids[] = {held.id, others.id};
+        assert_int_equal(assay_scheduler_keep_leases(s, 1, ids, 2), 1);
+        assert_int_equal(assay_run_pending(run), CHUNKS - held.count - others.count);
+        assert_false(complete(s, 1, &lost, &newly));
+    }
+    assert_null(assay_run_dead_reason(run));
+    assert_true(complete(s, 1, &held, &newly));
+    assert_int_equal(newly, held.count);
+    assert_int_equal(assay_scheduler_keep_leases(s, 2, NULL, 0), 1);
+    assert_int_equal(assay_run_pending(run), CHUNKS - held.count);
+    assay_scheduler_free(s);
+}
+
 static void a_lease_ends_at_its_deadline_not_before(void **state)
 {
     (void)state;
@@ -539,6 +563,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(every_chunk_is_leased_once_and_done_once),
         cmocka_unit_test(a_dead_workers_chunks_go_to_another_and_its_late_answer_is_lost),
+        cmocka_unit_test(leases_that_a_worker_does_not_have_go_back_uncounted),
         cmocka_unit_test(a_lease_ends_at_its_deadline_not_before),
         cmocka_unit_test(progress_renews_a_lease_and_a_known_speed_shortens_it),
         cmocka_unit_test(a_lease_takes_about_the_target_at_the_speed_measured),
