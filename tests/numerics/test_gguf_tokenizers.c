@@ -99,6 +99,26 @@ static void put_merges(struct gguf_writer *writer, const cJSON *json)
     free(texts);
 }
 
+/* The tokenizer of the file that the writer holds; releases the writer. */
+static struct assay_tokenizer *read_back(struct gguf_writer *writer, const char *what)
+{
+    size_t len;
+    unsigned char *bytes = gguf_image(writer, &len);
+    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
+    struct assay_gguf *file = NULL;
+    struct assay_tokenizer *tokenizer = NULL;
+    const char *name = NULL;
+    struct assay_err err = ASSAY_ERR_INIT;
+    if (assay_gguf_parse(bytes, len, what, &file, &err) != ASSAY_OK ||
+        assay_gguf_tokenizer(file, 1u << 20, &name, &text, &config, &err) != ASSAY_OK ||
+        assay_tokenizer_parse(text.data, text.len, what, &tokenizer, &err) != ASSAY_OK)
+        fail_msg("%s", err.text);
+    assay_gguf_close(file);
+    free(bytes);
+    gguf_writer_release(writer);
+    return tokenizer;
+}
+
 static struct assay_tokenizer *through_gguf(const struct origin *origin)
 {
     struct gguf_writer writer = {0};
@@ -109,21 +129,7 @@ static struct assay_tokenizer *through_gguf(const struct origin *origin)
     put_merges(&writer, json);
     if (origin->bos_is_said)
         gguf_put_bool(&writer, "tokenizer.ggml.add_bos_token", origin->bos != NULL);
-    size_t len;
-    unsigned char *bytes = gguf_image(&writer, &len);
-    assay_auto(assay_buf_release) struct assay_buf text = ASSAY_BUF_INIT, config = ASSAY_BUF_INIT;
-    struct assay_gguf *file = NULL;
-    struct assay_tokenizer *tokenizer = NULL;
-    const char *name = NULL;
-    struct assay_err err = ASSAY_ERR_INIT;
-    if (assay_gguf_parse(bytes, len, origin->dir, &file, &err) != ASSAY_OK ||
-        assay_gguf_tokenizer(file, 1u << 20, &name, &text, &config, &err) != ASSAY_OK ||
-        assay_tokenizer_parse(text.data, text.len, origin->dir, &tokenizer, &err) != ASSAY_OK)
-        fail_msg("%s", err.text);
-    assay_gguf_close(file);
-    free(bytes);
-    gguf_writer_release(&writer);
-    return tokenizer;
+    return read_back(&writer, origin->dir);
 }
 
 static bool agree(const struct assay_tokenizer *one, const struct assay_tokenizer *two, const char *text, size_t len,
@@ -179,6 +185,59 @@ static void a_vocabulary_survives_the_way_through_gguf(void **state)
     assay_tokenizer_close(wanted);
 }
 
+/* How many tokens a text becomes tells where words end, as all that stands within a word is merged. */
+static size_t count_tokens(const char *pre, const char *text)
+{
+    static const char *const tokens[] = {"1", "2", "3", "4", "a", "B", "!", "12", "123", "1234", "aB", "!a"};
+    static const char *const merges[] = {"1 2", "12 3", "123 4", "a B", "! a"};
+    struct gguf_writer writer = {0};
+    gguf_put_text(&writer, "tokenizer.ggml.model", "gpt2");
+    gguf_put_text(&writer, "tokenizer.ggml.pre", pre);
+    gguf_put_texts(&writer, "tokenizer.ggml.tokens", tokens, ASSAY_COUNT(tokens));
+    gguf_put_texts(&writer, "tokenizer.ggml.merges", merges, ASSAY_COUNT(merges));
+    gguf_put_bool(&writer, "tokenizer.ggml.add_bos_token", false);
+    struct assay_tokenizer *tokenizer = read_back(&writer, pre);
+    int32_t *ids = NULL;
+    size_t count = 0;
+    assert_int_equal(assay_tokenizer_encode(tokenizer, text, strlen(text), false, &ids, &count, NULL), ASSAY_OK);
+    free(ids);
+    assay_tokenizer_close(tokenizer);
+    return count;
+}
+
+static void pre_tokenizers_end_words_where_they_should(void **state)
+{
+    (void)state;
+    static const struct {
+        const char *pre;
+        size_t numbers, cases, marks; /* tokens of "1234", "aB", "!a" */
+    } rows[] = {{"gpt-2", 1, 1, 2},
+                {"phi-2", 1, 1, 2},
+                {"olmo", 1, 1, 2},
+                {"mpt", 1, 1, 2},
+                {"smollm", 4, 1, 2},
+                {"starcoder", 4, 1, 2},
+                {"refact", 4, 1, 2},
+                {"llama-bpe", 2, 1, 1},
+                {"llama3", 2, 1, 1},
+                {"dbrx", 2, 1, 1},
+                {"smaug-bpe", 2, 1, 1},
+                {"qwen2", 4, 1, 1},
+                {"deepseek-r1-qwen", 4, 1, 1},
+                {"deepseek-v3", 2, 1, 1},
+                {"deepseek-coder", 4, 1, 2},
+                {"tekken", 4, 2, 1},
+                {"gpt-4o", 2, 2, 1},
+                {"default", 2, 1, 2}};
+    for (size_t i = 0; i < ASSAY_COUNT(rows); i++) {
+        size_t numbers = count_tokens(rows[i].pre, "1234"), cases = count_tokens(rows[i].pre, "aB");
+        size_t marks = count_tokens(rows[i].pre, "!a");
+        if (numbers != rows[i].numbers || cases != rows[i].cases || marks != rows[i].marks)
+            fail_msg("%s: %zu, %zu, %zu tokens; wanted %zu, %zu, %zu", rows[i].pre, numbers, cases, marks,
+                     rows[i].numbers, rows[i].cases, rows[i].marks);
+    }
+}
+
 static struct origin origins[] = {
     {GOLDEN "tok_gpt2", "gpt-2", NULL, true},
     {GOLDEN "tok_smollm", "smollm", NULL, true},
@@ -196,12 +255,12 @@ static struct origin origins[] = {
 
 int main(void)
 {
-    struct CMUnitTest tests[ASSAY_COUNT(origins)];
+    struct CMUnitTest tests[ASSAY_COUNT(origins) + 1] = {cmocka_unit_test(pre_tokenizers_end_words_where_they_should)};
     char names[ASSAY_COUNT(origins)][96];
     for (size_t i = 0; i < ASSAY_COUNT(origins); i++) {
         snprintf(names[i], sizeof names[i], "a_vocabulary_survives_the_way_through_gguf: %s",
                  strrchr(origins[i].dir, '/') + 1);
-        tests[i] = (struct CMUnitTest){
+        tests[i + 1] = (struct CMUnitTest){
             .name = names[i], .test_func = a_vocabulary_survives_the_way_through_gguf, .initial_state = &origins[i]};
     }
     return cmocka_run_group_tests(tests, NULL, NULL);
