@@ -13,8 +13,9 @@ struct assay_pool {
     size_t threads;
     size_t started; /* helper threads, threads - 1 when complete */
     pthread_t *helpers;
-    pthread_mutex_t turn; /* held by the caller of a run */
     pthread_mutex_t lock; /* guards what follows */
+    pthread_cond_t turn_changed;
+    uint64_t turns_taken, turns_over; /* callers of runs, in the order in which they came */
     pthread_cond_t work_ready;
     pthread_cond_t work_done;
     uint64_t generation; /* counts runs */
@@ -131,8 +132,8 @@ enum assay_status assay_pool_new(size_t threads, const char *cpus, struct assay_
     }
     pool->threads = threads;
     pool->helpers = helpers;
-    pthread_mutex_init(&pool->turn, NULL);
     pthread_mutex_init(&pool->lock, NULL);
+    pthread_cond_init(&pool->turn_changed, NULL);
     pthread_cond_init(&pool->work_ready, NULL);
     pthread_cond_init(&pool->work_done, NULL);
     enum assay_status status = start_helpers(pool, cpus ? &set : NULL, err);
@@ -156,8 +157,8 @@ void assay_pool_free(struct assay_pool *pool)
         pthread_join(pool->helpers[i], NULL);
     pthread_cond_destroy(&pool->work_done);
     pthread_cond_destroy(&pool->work_ready);
+    pthread_cond_destroy(&pool->turn_changed);
     pthread_mutex_destroy(&pool->lock);
-    pthread_mutex_destroy(&pool->turn);
     free(pool->helpers);
     free(pool);
 }
@@ -169,8 +170,11 @@ size_t assay_pool_threads(const struct assay_pool *pool)
 
 void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, void *arg)
 {
-    pthread_mutex_lock(&pool->turn);
     pthread_mutex_lock(&pool->lock);
+    /* A mutex would let a caller that runs again and again keep the others waiting. */
+    uint64_t turn = pool->turns_taken++;
+    while (pool->turns_over != turn)
+        pthread_cond_wait(&pool->turn_changed, &pool->lock);
     pool->fn = fn;
     pool->arg = arg;
     pool->count = count;
@@ -183,13 +187,13 @@ void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, voi
     }
     pthread_mutex_unlock(&pool->lock);
     claim_all(pool, 0);
-    if (shared) {
-        pthread_mutex_lock(&pool->lock);
-        while (pool->busy > 0)
-            pthread_cond_wait(&pool->work_done, &pool->lock);
-        pthread_mutex_unlock(&pool->lock);
-    }
-    pthread_mutex_unlock(&pool->turn);
+    pthread_mutex_lock(&pool->lock);
+    while (shared && pool->busy > 0)
+        pthread_cond_wait(&pool->work_done, &pool->lock);
+    pool->turns_over++;
+    if (pool->turns_over != pool->turns_taken)
+        pthread_cond_broadcast(&pool->turn_changed);
+    pthread_mutex_unlock(&pool->lock);
 }
 
 size_t assay_cpu_count(void)

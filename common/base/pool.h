@@ -16,7 +16,8 @@ void assay_pool_free(struct assay_pool *pool); /* NULL is fine; no run may be un
 
 size_t assay_pool_threads(const struct assay_pool *pool);
 
-/* Runs fn for all indices and returns when all are done. One run at a time: concurrent callers wait their turn.
+/* Runs fn for all indices and returns when all are done. One run at a time: concurrent callers have their
+ * turns in the order in which they came.
  * Not from inside fn. */
 void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, void *arg);
 

@@ -24,6 +24,7 @@ struct assay_generator {
     struct assay_pool *pool;
     struct assay_sampler *sampler;
     enum assay_dtype kv;
+    uint64_t cache_bytes_max; /* 0: no limit */
     size_t responses_max, running_count;
     struct response **running;      /* [responses_max], the first running_count are there */
     struct response *first, **last; /* those that wait */
@@ -170,18 +171,45 @@ static void dismiss(struct assay_generator *g)
     }
 }
 
+void assay_generator_limit_cache(struct assay_generator *generator, uint64_t bytes_max)
+{
+    generator->cache_bytes_max = bytes_max;
+}
+
+/* The cache of a response that is to begin. OK without one: it has to wait for room. */
+static enum assay_status make_cache(const struct assay_generator *g, struct response *response, struct assay_err *err)
+{
+    enum assay_dtype kv = response->generation.has_kv ? response->generation.kv : g->kv;
+    size_t most = response->generation.prompt_tokens + response->generation.tokens_max;
+    uint64_t bytes = 0;
+    enum assay_status status = assay_cache_new(g->model, kv, most, &response->cache, err);
+    if (status != ASSAY_OK || g->cache_bytes_max == 0)
+        return status;
+    for (size_t i = 0; i < g->running_count; i++)
+        bytes += assay_cache_bytes(g->running[i]->cache);
+    if (bytes + assay_cache_bytes(response->cache) <= g->cache_bytes_max)
+        return ASSAY_OK;
+    if (g->running_count == 0)
+        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED,
+                               "keys and values of %zu tokens take %zu bytes, at most %llu are allowed", most,
+                               assay_cache_bytes(response->cache), (unsigned long long)g->cache_bytes_max);
+    assay_cache_free(assay_steal(&response->cache));
+    return status;
+}
+
 static void admit(struct assay_generator *g)
 {
     while (g->first && g->running_count < g->responses_max) {
         struct response *response = g->first;
         struct assay_err err = ASSAY_ERR_INIT;
-        size_t most = response->generation.prompt_tokens + response->generation.tokens_max;
+        enum assay_status status = make_cache(g, response, &err);
+        if (status == ASSAY_OK && !response->cache)
+            return;
         g->first = response->next;
         if (!g->first)
             g->last = &g->first;
         g->running[g->running_count++] = response;
-        enum assay_dtype kv = response->generation.has_kv ? response->generation.kv : g->kv;
-        if (assay_cache_new(g->model, kv, most, &response->cache, &err) != ASSAY_OK) {
+        if (status != ASSAY_OK) {
             end_response(g, g->running_count - 1, ASSAY_FINISH_FAILED, &err);
             close_ranks(g);
         }

@@ -39,6 +39,9 @@ struct assay_generator;
 enum assay_status assay_generator_new(const struct assay_model *model, const struct assay_head *head,
                                       struct assay_pool *pool, size_t responses_max, enum assay_dtype kv,
                                       struct assay_generator **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* Keys and values of all responses under way take at most so many bytes (0, as at first: as many as they like): others
+ * wait for their turn. A request that would not fit alone fails with RESOURCE_EXHAUSTED when its turn comes. */
+void assay_generator_limit_cache(struct assay_generator *generator, uint64_t bytes_max);
 /* Requests that have not ended never hear of it. NULL is fine. */
 void assay_generator_free(struct assay_generator *generator);
 

@@ -110,6 +110,11 @@ enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool,
     return ASSAY_OK;
 }
 
+void assay_responder_limit_cache(struct assay_responder *responder, uint64_t bytes_max)
+{
+    assay_generator_limit_cache(responder->generator, bytes_max);
+}
+
 static void conversation_free(struct conversation *c)
 {
     assay_text_stream_free(c->stream);

@@ -11,6 +11,8 @@ struct assay_responder;
 enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool, size_t responses_max,
                                        enum assay_dtype kv, struct assay_responder **ret,
                                        struct assay_err *err) ASSAY_MUST_USE;
+/* assay_generator_limit_cache */
+void assay_responder_limit_cache(struct assay_responder *responder, uint64_t bytes_max);
 void assay_responder_close(struct assay_responder *responder); /* NULL is fine */
 
 const struct assay_tokenizer *assay_responder_tokenizer(const struct assay_responder *responder);

@@ -8,6 +8,7 @@
 #include "proto/metric.pb-c.h"
 #include "proto/record.pb-c.h"
 #include "proto/reflection.pb-c.h"
+#include "proto/respond.pb-c.h"
 #include "proto/rpc.pb-c.h"
 #include "proto/status.pb-c.h"
 #include "proto/trace.pb-c.h"
@@ -20,8 +21,9 @@ extern const unsigned long assay_descriptor_set_bytes;
 static const ProtobufCServiceDescriptor *const services[] = {
     &assay__v1__artifacts__descriptor, &assay__v1__cache__descriptor,      &assay__v1__coordinator__descriptor,
     &assay__v1__evaluator__descriptor, &assay__v1__health__descriptor,     &assay__v1__quantizer__descriptor,
-    &assay__v1__records__descriptor,   &assay__v1__reflection__descriptor, &assay__v1__shards__descriptor,
-    &assay__v1__status__descriptor,    &assay__v1__trace__descriptor,      &assay__v1__work__descriptor,
+    &assay__v1__records__descriptor,   &assay__v1__reflection__descriptor, &assay__v1__respond__descriptor,
+    &assay__v1__shards__descriptor,    &assay__v1__status__descriptor,     &assay__v1__trace__descriptor,
+    &assay__v1__work__descriptor,
 };
 
 const ProtobufCServiceDescriptor *const *assay_services_known(size_t *ret_count)

@@ -40,6 +40,7 @@ static const struct {
     {"assay.v1.Shards/", 0},
     {"assay.v1.Quantizer/Quantize", 0},
     {"assay.v1.Artifacts/", BIT(WORKER)},
+    {"assay.v1.Respond/", BIT(CLIENT)},
     {"assay.v1.Cache/Stat", BIT(CLIENT)},
     {"assay.v1.Cache/List", BIT(CLIENT)},
     {"assay.v1.Cache/Verify", BIT(CLIENT)},

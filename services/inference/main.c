@@ -5,17 +5,31 @@
 #include "common/base/paths.h"
 #include "common/quant/scheme.h"
 #include "common/wire/service.h"
+#include "services/inference/respond.h"
 #include "services/inference/serve.h"
 
 /* A forward pass takes memory by the token. */
 #define BATCH_TOKENS_MAX 1048576
+#define SEQUENCES_MAX 256
+/* A model that nobody asked for that long goes out of memory. */
+#define RESPOND_IDLE_MS 300000
+/* A reader that takes nothing for so long is given up. */
+#define RESPOND_STALL_MS 60000
+
+#define NUMBER(key, member, low, high, value, text)                                                                    \
+    {                                                                                                                  \
+        .name = key, .type = ASSAY_SETTING_INT, .target = &program.member, .min = low, .max = high, .argument = value, \
+        .help = text                                                                                                   \
+    }
 
 struct program {
     char cache_dir[ASSAY_PATH_MAX];
     const char *precision, *device;
     int64_t batch_tokens;
     double memory_gb;
+    int64_t respond_models, respond_sequences, respond_tokens, respond_cache_mb;
     struct assay_inference *inference;
+    struct assay_respond *respond;
 };
 
 static enum assay_status check(struct assay_service_process *service, struct assay_err *err)
@@ -37,6 +51,27 @@ static enum assay_status check(struct assay_service_process *service, struct ass
     return ASSAY_OK;
 }
 
+static enum assay_status prepare_respond(struct assay_service_process *service, struct assay_err *err)
+{
+    struct program *program = service->arg;
+    const struct assay_respond_options options = {
+        .lanes =
+            {
+                .loop = service->loop,
+                .pool = service->pool,
+                .cache_dir = program->cache_dir,
+                .precision = program->precision,
+                .models_max = (size_t)program->respond_models,
+                .sequences_max = (size_t)program->respond_sequences,
+                .cache_bytes_max = (uint64_t)program->respond_cache_mb << 20,
+                .idle_ms = RESPOND_IDLE_MS,
+            },
+        .tokens_max = (size_t)program->respond_tokens,
+        .stall_ms = RESPOND_STALL_MS,
+    };
+    return assay_respond_new(service->server, &options, &program->respond, err);
+}
+
 static enum assay_status prepare(struct assay_service_process *service, struct assay_err *err)
 {
     struct program *program = service->arg;
@@ -50,7 +85,9 @@ static enum assay_status prepare(struct assay_service_process *service, struct a
         .cache_dir = program->cache_dir,
     };
     enum assay_status status = assay_path_join(program->cache_dir, service->data_dir, ASSAY_ARTIFACTS_DIR, err);
-    return status == ASSAY_OK ? assay_inference_new(service->loop, &options, &program->inference, err) : status;
+    if (status == ASSAY_OK)
+        status = assay_inference_new(service->loop, &options, &program->inference, err);
+    return status == ASSAY_OK ? prepare_respond(service, err) : status;
 }
 
 static void describe(struct assay_service_process *service, Assay__V1__RegisterRequest *registration)
@@ -69,6 +106,7 @@ static void measure(struct assay_service_process *service, struct assay_metrics 
 {
     const struct program *program = service->arg;
     assay_inference_measure(program->inference, metrics);
+    assay_respond_measure(program->respond, metrics);
 }
 
 static enum assay_status begin(struct assay_service_process *service, struct assay_err *err)
@@ -84,6 +122,7 @@ static enum assay_status begin(struct assay_service_process *service, struct ass
 static void drain(struct assay_service_process *service)
 {
     const struct program *program = service->arg;
+    assay_respond_stop(program->respond);
     assay_inference_stop(program->inference);
     struct assay_worker_counts counts = assay_inference_counts(program->inference);
     assay_log(ASSAY_LOG_INFO,
@@ -96,12 +135,18 @@ static void drain(struct assay_service_process *service)
 static void end(struct assay_service_process *service)
 {
     const struct program *program = service->arg;
+    assay_respond_free(program->respond);
     assay_inference_free(program->inference);
 }
 
 int main(int argc, char **argv)
 {
-    static struct program program = {.device = "cpu", .batch_tokens = 4096};
+    static struct program program = {.device = "cpu",
+                                     .batch_tokens = 4096,
+                                     .respond_models = 2,
+                                     .respond_sequences = 32,
+                                     .respond_tokens = 8192,
+                                     .respond_cache_mb = 4096};
     const struct assay_setting rows[] = {
         {.name = "precision",
          .type = ASSAY_SETTING_STRING,
@@ -113,13 +158,15 @@ int main(int argc, char **argv)
          .target = &program.device,
          .argument = "DEVICE",
          .help = "where to run"},
-        {.name = "batch-tokens",
-         .type = ASSAY_SETTING_INT,
-         .target = &program.batch_tokens,
-         .min = 1,
-         .max = BATCH_TOKENS_MAX,
-         .argument = "N",
-         .help = "tokens of one forward pass"},
+        NUMBER("batch-tokens", batch_tokens, 1, BATCH_TOKENS_MAX, "N", "tokens of one forward pass"),
+        NUMBER("respond-models", respond_models, 1, ASSAY_LANES_MAX, "N",
+               "models that answer users at once, beside that of the leases"),
+        NUMBER("respond-sequences", respond_sequences, 1, SEQUENCES_MAX, "N",
+               "responses of one model under way at once; others wait"),
+        NUMBER("respond-tokens", respond_tokens, 2, BATCH_TOKENS_MAX, "N",
+               "tokens of a prompt with its response, at most"),
+        NUMBER("respond-cache-mb", respond_cache_mb, 1, 1 << 24, "MB",
+               "keys and values of one model's responses; others wait"),
         {.name = "memory-gb",
          .type = ASSAY_SETTING_DOUBLE,
          .target = &program.memory_gb,

@@ -1,1 +1,6 @@
 assay_test(test_generator TIER quick SOURCES test_generator.c USES assay_nn)
+foreach(area respond respond_texts)
+  if(EXISTS ${CMAKE_CURRENT_SOURCE_DIR}/test_${area}.c)
+    assay_test(test_${area} TIER quick SOURCES test_${area}.c respond_fixture.c USES assay_inference_core)
+  endif()
+endforeach()

@@ -259,6 +259,7 @@ static void roles_may_call_what_is_theirs(void **state)
         {"assay.v1.Quantizer/Quantize", false, false, false},
         {"assay.v1.Evaluator/Score", false, false, false},
         {"assay.v1.Shards/Release", false, false, false},
+        {"assay.v1.Respond/Generate", false, true, false},
         {"assay.v1.Health/Check", true, true, true},
         {"assay.v1.Nothing/AtAll", false, false, false},
         {"assay.v1.Health", false, false, false},
