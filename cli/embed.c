@@ -5,6 +5,8 @@
 #include <string.h>
 
 #include "cli/commands.h"
+#include "cli/embed_remote.h"
+#include "cli/interrupt.h"
 #include "cli/say.h"
 #include "cli/texts.h"
 #include "common/base/exit_code.h"
@@ -16,6 +18,7 @@ struct encoder_options {
     const char *model, *texts, *output, *cpus;
     int64_t threads;
     bool json;
+    struct assay_respond_where where;
 };
 
 /* What both commands need. */
@@ -23,34 +26,58 @@ struct encoder_run {
     struct assay_pool *pool;
     struct assay_sentences *sentences;
     struct assay_texts texts;
-    float *results; /* [texts, width] */
-    size_t width;
+    struct assay_embedded embedded;
 };
 
 static void release_run(struct encoder_run *run)
 {
-    free(run->results);
+    assay_embedded_release(&run->embedded);
     assay_texts_release(&run->texts);
     assay_sentences_close(run->sentences);
     assay_pool_free(run->pool);
+}
+
+/* The labels of a classifier. */
+static enum assay_status copy_labels(struct encoder_run *run, struct assay_err *err)
+{
+    struct assay_embedded *embedded = &run->embedded;
+    embedded->labels = calloc(embedded->width + 1, sizeof *embedded->labels);
+    bool whole = embedded->labels != NULL;
+    for (size_t i = 0; i < embedded->width && whole; i++)
+        whole = (embedded->labels[i] = strdup(assay_sentences_label(run->sentences, i))) != NULL;
+    return whole ? ASSAY_OK
+                 : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu labels", embedded->width);
+}
+
+/* In this process. */
+static enum assay_status run_here(const struct encoder_options *options, bool classify, struct encoder_run *run,
+                                  struct assay_err *err)
+{
+    struct assay_embedded *embedded = &run->embedded;
+    enum assay_status status = assay_pool_new((size_t)options->threads, options->cpus, &run->pool, err);
+    if (status == ASSAY_OK)
+        status = assay_sentences_open(options->model, run->pool, &run->sentences, err);
+    if (status != ASSAY_OK)
+        return status;
+    embedded->width = classify ? assay_sentences_labels(run->sentences) : assay_sentences_hidden(run->sentences);
+    embedded->values = calloc(run->texts.count * embedded->width + 1, sizeof *embedded->values);
+    if (!embedded->values)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", run->texts.count);
+    if (!classify)
+        return assay_sentences_embed(run->sentences, run->texts.at, run->texts.count, embedded->values, err);
+    status = assay_sentences_classify(run->sentences, run->texts.at, run->texts.count, embedded->values, err);
+    return status == ASSAY_OK ? copy_labels(run, err) : status;
 }
 
 static enum assay_status open_run(const struct encoder_options *options, bool classify, struct encoder_run *run,
                                   struct assay_err *err)
 {
     enum assay_status status = assay_texts_read(options->texts, &run->texts, err);
-    if (status == ASSAY_OK)
-        status = assay_pool_new((size_t)options->threads, options->cpus, &run->pool, err);
-    if (status == ASSAY_OK)
-        status = assay_sentences_open(options->model, run->pool, &run->sentences, err);
-    if (status != ASSAY_OK)
-        return status;
-    run->width = classify ? assay_sentences_labels(run->sentences) : assay_sentences_hidden(run->sentences);
-    run->results = calloc(run->texts.count * run->width + 1, sizeof *run->results);
-    if (!run->results)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", run->texts.count);
-    return classify ? assay_sentences_classify(run->sentences, run->texts.at, run->texts.count, run->results, err)
-                    : assay_sentences_embed(run->sentences, run->texts.at, run->texts.count, run->results, err);
+    if (status != ASSAY_OK || !assay_respond_is_remote(&options->where))
+        return status == ASSAY_OK ? run_here(options, classify, run, err) : status;
+    assay_interrupt_prepare();
+    return assay_embed_remote(&options->where, options->model, run->texts.at, run->texts.count, classify,
+                              &run->embedded, err);
 }
 
 static enum assay_status flush_output(struct assay_err *err)
@@ -71,7 +98,7 @@ static void print_row(const float *row, size_t width)
 static enum assay_status write_embeddings(const struct encoder_run *run, const char *path, struct assay_err *err)
 {
     const struct assay_tensor tensor = {
-        .name = "embeddings", .dtype = ASSAY_F32, .rank = 2, .shape = {run->texts.count, run->width}};
+        .name = "embeddings", .dtype = ASSAY_F32, .rank = 2, .shape = {run->texts.count, run->embedded.width}};
     char half[ASSAY_PATH_MAX];
     if (snprintf(half, sizeof half, "%s.part", path) >= (int)sizeof half)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "the path of the output is longer than %d bytes",
@@ -80,7 +107,8 @@ static enum assay_status write_embeddings(const struct encoder_run *run, const c
     enum assay_status status = assay_safetensors_create(half, &tensor, 1, &writer, err);
     if (status != ASSAY_OK)
         return status;
-    status = assay_safetensors_append(writer, run->results, run->texts.count * run->width * sizeof *run->results, err);
+    status = assay_safetensors_append(writer, run->embedded.values,
+                                      run->texts.count * run->embedded.width * sizeof(float), err);
     if (status == ASSAY_OK)
         status = assay_safetensors_finish(writer, err);
     else
@@ -102,7 +130,7 @@ static enum assay_status embed(const struct encoder_options *options, struct ass
         printf("{\"embeddings\": [");
         for (size_t i = 0; i < run.texts.count; i++) {
             printf("%s\n  ", i ? "," : "");
-            print_row(run.results + i * run.width, run.width);
+            print_row(run.embedded.values + i * run.embedded.width, run.embedded.width);
         }
         puts("\n]}");
         status = flush_output(err);
@@ -116,9 +144,9 @@ static enum assay_status print_classes(const struct encoder_run *run, bool json,
     assay_auto(assay_json_delete) cJSON *list = cJSON_CreateArray();
     for (size_t i = 0; i < run->texts.count && list; i++) {
         cJSON *row = json ? cJSON_CreateObject() : NULL;
-        for (size_t k = 0; k < run->width; k++) {
-            const char *label = assay_sentences_label(run->sentences, k);
-            double probability = (double)run->results[i * run->width + k];
+        for (size_t k = 0; k < run->embedded.width; k++) {
+            const char *label = run->embedded.labels[k];
+            double probability = (double)run->embedded.values[i * run->embedded.width + k];
             if (json)
                 cJSON_AddNumberToObject(row, label, probability);
             else
@@ -147,9 +175,10 @@ static enum assay_status classify(const struct encoder_options *options, struct 
     return status;
 }
 
-/* The settings of both; the last one is the command's own. */
+/* The settings of both; one is the command's own. */
 static int run_command(const char *name, const char *usage, const char *summary, bool classifies, int argc, char **argv)
 {
+    enum { OWN = 3 };
     struct encoder_options options = {0};
     options.threads = (int64_t)ASSAY_MIN(assay_cpu_count(), (size_t)ASSAY_POOL_THREADS_MAX);
     struct assay_setting settings[] = {
@@ -176,9 +205,10 @@ static int run_command(const char *name, const char *usage, const char *summary,
          .target = &options.output,
          .argument = "FILE",
          .help = "write safetensors with `embeddings` F32 [texts, hidden] instead of printing JSON"},
+        ASSAY_RESPOND_WHERE_SETTINGS(options.where),
     };
     if (classifies)
-        settings[3] = (struct assay_setting){
+        settings[OWN] = (struct assay_setting){
             .name = "json", .type = ASSAY_SETTING_FLAG, .target = &options.json, .help = "print JSON"};
     const struct assay_command command = {
         .usage = usage,
@@ -199,12 +229,12 @@ static int run_command(const char *name, const char *usage, const char *summary,
 
 int assay_command_embed(int argc, char **argv)
 {
-    return run_command("embed", "assay embed MODEL --texts FILE [-o FILE]",
+    return run_command("embed", "assay embed MODEL --texts FILE [-o FILE] [--worker ENDPOINT]",
                        "Embeddings of texts by an encoder, as JSON or safetensors.", false, argc, argv);
 }
 
 int assay_command_classify(int argc, char **argv)
 {
-    return run_command("classify", "assay classify MODEL --texts FILE [--json]",
+    return run_command("classify", "assay classify MODEL --texts FILE [--json] [--worker ENDPOINT]",
                        "Probabilities of a classifier's labels for texts.", true, argc, argv);
 }

@@ -7,6 +7,7 @@
 
 #include "cli/commands.h"
 #include "cli/generate_prompts.h"
+#include "cli/generate_remote.h"
 #include "cli/interrupt.h"
 #include "cli/say.h"
 #include "common/artifact/job.h"
@@ -192,25 +193,11 @@ static enum assay_status answer_with(struct run *run, struct assay_responder *re
     return status;
 }
 
-static enum assay_status read_kv(const char *name, enum assay_dtype *ret, struct assay_err *err)
-{
-    static const struct {
-        const char *name;
-        enum assay_dtype dtype;
-    } kinds[] = {{"f32", ASSAY_F32}, {"f16", ASSAY_F16}, {"bf16", ASSAY_BF16}, {"i8", ASSAY_I8}};
-    for (size_t i = 0; i < ASSAY_COUNT(kinds); i++)
-        if (strcmp(kinds[i].name, name) == 0) {
-            *ret = kinds[i].dtype;
-            return ASSAY_OK;
-        }
-    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--kv is \"%s\", wanted f32, f16, bf16 or i8", name);
-}
-
 static enum assay_status answer_from(struct run *run, const char *dir, const char *title)
 {
     enum assay_dtype kv = ASSAY_F32;
     struct assay_responder *responder = NULL;
-    enum assay_status status = read_kv(run->options->kv, &kv, run->err);
+    enum assay_status status = assay_generate_read_kv(run->options->kv, &kv, run->err);
     if (status == ASSAY_OK)
         status = assay_responder_open(dir, run->pool, (size_t)run->options->batch, kv, &responder, run->err);
     if (status == ASSAY_OK)
@@ -309,5 +296,7 @@ int assay_command_generate(int argc, char **argv)
     if (!assay_generate_parse(argc, argv, &options, &exit_code))
         return exit_code;
     assay_interrupt_prepare();
-    return generate(&options, &err) == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_failure(NAME, &err);
+    enum assay_status status =
+        assay_respond_is_remote(&options.where) ? assay_generate_remote(&options, &err) : generate(&options, &err);
+    return status == ASSAY_OK ? ASSAY_EXIT_PASS : assay_say_failure(NAME, &err);
 }

@@ -1,5 +1,7 @@
 #include "cli/generate_options.h"
 
+#include <string.h>
+
 #include "cli/say.h"
 #include "common/base/exit_code.h"
 #include "common/base/limits.h"
@@ -33,11 +35,27 @@ struct assay_sampling assay_generate_sampling(const struct assay_generate_option
     };
 }
 
+enum assay_status assay_generate_read_kv(const char *name, enum assay_dtype *ret, struct assay_err *err)
+{
+    static const struct {
+        const char *name;
+        enum assay_dtype dtype;
+    } kinds[] = {{"f32", ASSAY_F32}, {"f16", ASSAY_F16}, {"bf16", ASSAY_BF16}, {"i8", ASSAY_I8}};
+    for (size_t i = 0; i < ASSAY_COUNT(kinds); i++)
+        if (strcmp(kinds[i].name, name) == 0) {
+            *ret = kinds[i].dtype;
+            return ASSAY_OK;
+        }
+    return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--kv is \"%s\", wanted f32, f16, bf16 or i8", name);
+}
+
 static enum assay_status check(const struct assay_generate_options *o, struct assay_err *err)
 {
     struct assay_sampling sampling = assay_generate_sampling(o);
     if (!!o->prompt + !!o->prompts + !!o->messages != 1)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "wanted one of --prompt, --prompts and --messages");
+    if (assay_respond_is_remote(&o->where) && o->side_by_side)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "--side-by-side is done here, not by a worker");
     return assay_sampling_check(&sampling, err);
 }
 
@@ -69,11 +87,12 @@ bool assay_generate_parse(int argc, char **argv, struct assay_generate_options *
         NUMBER("threads", ASSAY_SETTING_INT, threads, 1, ASSAY_POOL_THREADS_MAX, "N",
                "threads to compute with; all CPUs unless given"),
         TEXT("cpus", cpus, "LIST", "CPUs to pin them to, as 0-3,8"),
-        FLAG("json", json, "print JSON, with ids, log-probabilities and times"),
+        ASSAY_RESPOND_WHERE_SETTINGS(o->where),
+        FLAG("json", json, "print JSON, with ids, log-probabilities and times; by a worker a line for each message"),
     };
     const struct assay_command command = {
-        .usage = "assay generate MODEL --prompt TEXT | --prompts FILE | --messages FILE [OPTIONS]",
-        .summary = "Responses of a model: a checkpoint or an artifact.",
+        .usage = "assay generate MODEL --prompt TEXT | --prompts FILE | --messages FILE [--worker ENDPOINT] [OPTIONS]",
+        .summary = "Responses of a model: a checkpoint or an artifact; in this process, or by a worker.",
         .settings = settings,
         .settings_count = ASSAY_COUNT(settings),
         .positional = &o->model,

@@ -9,6 +9,7 @@
 #include "common/base/limits.h"
 #include "common/corpus/chat.h"
 #include "common/formats/json.h"
+#include "common/wire/utf8.h"
 
 void assay_prompts_release(struct assay_prompts *prompts)
 {
@@ -129,6 +130,87 @@ enum assay_status assay_prompts_read(const struct assay_generate_options *option
     }
     *ret = prompts;
     return ASSAY_OK;
+}
+
+void assay_conversations_release(struct assay_conversations *conversations)
+{
+    for (size_t i = 0; i < conversations->count; i++)
+        free(conversations->at[i]);
+    free(conversations->at);
+    *conversations = (struct assay_conversations){0};
+}
+
+/* One prompt, as a message where the chat template is wanted. */
+static enum assay_status add_prompt(const struct assay_generate_options *options, const char *text, size_t len,
+                                    struct assay_conversations *to, struct assay_err *err)
+{
+    if (memchr(text, '\0', len) || !assay_utf8_valid(text, len))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "prompt %zu is not UTF-8, or has a NUL; a worker takes none",
+                             to->count);
+    char *copy = strndup(text, len), *message = NULL;
+    if (!copy)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a prompt of %zu bytes", len);
+    enum assay_status status = options->chat ? message_of(copy, &message, err) : ASSAY_OK;
+    if (options->chat)
+        free(copy);
+    if (status == ASSAY_OK)
+        to->at[to->count++] = options->chat ? message : copy;
+    return status;
+}
+
+static enum assay_status add_prompts(const struct assay_generate_options *options, const struct assay_text *texts,
+                                     size_t count, struct assay_conversations *to, struct assay_err *err)
+{
+    enum assay_status status = ASSAY_OK;
+    to->at = calloc(count, sizeof *to->at);
+    to->are_messages = options->chat;
+    if (!to->at)
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu prompts", count);
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++)
+        status = add_prompt(options, texts[i].text, texts[i].len, to, err);
+    return status;
+}
+
+/* The file as it is: whether it is a conversation is for the worker to say. */
+static enum assay_status add_messages(const struct assay_generate_options *options, struct assay_conversations *to,
+                                      struct assay_err *err)
+{
+    char *messages = NULL;
+    size_t len = 0;
+    const char *file = strcmp(options->messages, "-") == 0 ? "/dev/stdin" : options->messages;
+    enum assay_status status = assay_file_read(file, ASSAY_CHAT_MESSAGES_BYTES_MAX, &messages, &len, err);
+    if (status != ASSAY_OK)
+        return status;
+    const struct assay_text text = {messages, len};
+    const struct assay_generate_options as_it_is = {.chat = false};
+    status = add_prompts(&as_it_is, &text, 1, to, err);
+    to->are_messages = true;
+    free(messages);
+    return status;
+}
+
+enum assay_status assay_conversations_read(const struct assay_generate_options *options,
+                                           struct assay_conversations *ret, struct assay_err *err)
+{
+    struct assay_conversations found = {0};
+    struct assay_texts texts = {0};
+    enum assay_status status;
+    if (options->messages) {
+        status = add_messages(options, &found, err);
+    } else if (options->prompt) {
+        const struct assay_text text = {options->prompt, strlen(options->prompt)};
+        status = add_prompts(options, &text, 1, &found, err);
+    } else {
+        status = assay_texts_read(options->prompts, &texts, err);
+        if (status == ASSAY_OK)
+            status = add_prompts(options, texts.at, texts.count, &found, err);
+        assay_texts_release(&texts);
+    }
+    if (status == ASSAY_OK)
+        *ret = found;
+    else
+        assay_conversations_release(&found);
+    return status;
 }
 
 enum assay_status assay_stops_read(const char *stop, const char ***ret, size_t *ret_count, void **ret_json,

@@ -28,7 +28,8 @@ struct assay_encoder_sequence {
     float *hidden;      /* [tokens, hidden]: the last hidden states */
 };
 
-/* OUT_OF_RANGE for an id or a length beyond the model; RESOURCE_EXHAUSTED. One call at a time a pool. */
+/* OUT_OF_RANGE for an id or a length beyond the model; RESOURCE_EXHAUSTED. Calls on one pool take turns, product by
+ * product. */
 enum assay_status assay_encoder_forward(const struct assay_encoder *encoder, struct assay_pool *pool,
                                         const struct assay_encoder_sequence *sequences, size_t count,
                                         struct assay_err *err) ASSAY_MUST_USE;

@@ -112,8 +112,8 @@ struct assay_sequence {
 };
 
 /* OUT_OF_RANGE for an id or a length beyond the model or the cache; CANCELLED when *cancel became true (checked layer
- * by layer; may be NULL); RESOURCE_EXHAUSTED when out of memory. Caches keep nothing new on an error. One call at a
- * time a pool. Memory: O(tokens in the batch). */
+ * by layer; may be NULL); RESOURCE_EXHAUSTED when out of memory. Caches keep nothing new on an error. Calls on
+ * one pool take turns, product by product. Memory: O(tokens in the batch). */
 enum assay_status assay_model_forward(const struct assay_model *model, struct assay_pool *pool,
                                       const struct assay_sequence *sequences, size_t count, const volatile bool *cancel,
                                       struct assay_err *err) ASSAY_MUST_USE;

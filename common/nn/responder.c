@@ -11,8 +11,10 @@
 #define GENERATION_FILE "generation_config.json"
 
 struct assay_responder {
-    struct assay_model *model;
-    struct assay_head *head;
+    const struct assay_model *model;
+    const struct assay_head *head;
+    struct assay_model *own_model; /* NULL: somebody else's */
+    struct assay_head *own_head;
     struct assay_tokenizer *tokenizer;
     struct assay_generator *generator;
     struct conversation *conversations;
@@ -85,8 +87,10 @@ static enum assay_status read_ends(const struct assay_checkpoint *checkpoint, st
     return read_eos(generation, path, r, err);
 }
 
-enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool, size_t responses_max,
-                                       enum assay_dtype kv, struct assay_responder **ret, struct assay_err *err)
+/* With `model` and `head`, or NULL to load them. */
+static enum assay_status open_over(const char *dir, const struct assay_model *model, const struct assay_head *head,
+                                   struct assay_pool *pool, size_t responses_max, enum assay_dtype kv,
+                                   struct assay_responder **ret, struct assay_err *err)
 {
     assay_auto(close_responder) struct assay_responder *r = calloc(1, sizeof *r);
     assay_auto(close_checkpoint) struct assay_checkpoint *checkpoint = NULL;
@@ -97,17 +101,33 @@ enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool,
         status = assay_tokenizer_open(dir, &r->tokenizer, err);
     if (status == ASSAY_OK)
         status = read_ends(checkpoint, r, err);
-    if (status == ASSAY_OK)
-        status = assay_model_load(checkpoint, pool, &r->model, err);
-    if (status == ASSAY_OK)
-        status = assay_head_load(checkpoint, pool, &r->head, err);
-    if (status == ASSAY_OK)
-        status = assay_generator_new(r->model, r->head, pool, responses_max, kv, &r->generator, err);
+    if (status == ASSAY_OK && !model)
+        status = assay_model_load(checkpoint, pool, &r->own_model, err);
+    if (status == ASSAY_OK && !head)
+        status = assay_head_load(checkpoint, pool, &r->own_head, err);
+    if (status != ASSAY_OK)
+        return status;
+    r->model = model ? model : r->own_model;
+    r->head = head ? head : r->own_head;
+    status = assay_generator_new(r->model, r->head, pool, responses_max, kv, &r->generator, err);
     if (status != ASSAY_OK)
         return status;
     *ret = r;
     r = NULL;
     return ASSAY_OK;
+}
+
+enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool, size_t responses_max,
+                                       enum assay_dtype kv, struct assay_responder **ret, struct assay_err *err)
+{
+    return open_over(dir, NULL, NULL, pool, responses_max, kv, ret, err);
+}
+
+enum assay_status assay_responder_over(const char *dir, const struct assay_model *model, const struct assay_head *head,
+                                       struct assay_pool *pool, size_t responses_max, enum assay_dtype kv,
+                                       struct assay_responder **ret, struct assay_err *err)
+{
+    return open_over(dir, model, head, pool, responses_max, kv, ret, err);
 }
 
 void assay_responder_limit_cache(struct assay_responder *responder, uint64_t bytes_max)
@@ -133,8 +153,8 @@ void assay_responder_close(struct assay_responder *responder)
         responder->conversations = c->next;
         conversation_free(c);
     }
-    assay_head_free(responder->head);
-    assay_model_free(responder->model);
+    assay_head_free(responder->own_head);
+    assay_model_free(responder->own_model);
     assay_tokenizer_close(responder->tokenizer);
     free(responder);
 }

@@ -11,6 +11,10 @@ struct assay_responder;
 enum assay_status assay_responder_open(const char *dir, struct assay_pool *pool, size_t responses_max,
                                        enum assay_dtype kv, struct assay_responder **ret,
                                        struct assay_err *err) ASSAY_MUST_USE;
+/* The same over the model and the head of `dir` that somebody else has loaded, on this pool; they outlive it. */
+enum assay_status assay_responder_over(const char *dir, const struct assay_model *model, const struct assay_head *head,
+                                       struct assay_pool *pool, size_t responses_max, enum assay_dtype kv,
+                                       struct assay_responder **ret, struct assay_err *err) ASSAY_MUST_USE;
 /* assay_generator_limit_cache */
 void assay_responder_limit_cache(struct assay_responder *responder, uint64_t bytes_max);
 void assay_responder_close(struct assay_responder *responder); /* NULL is fine */

@@ -16,7 +16,8 @@
 
 struct assay_sentences {
     struct assay_pool *pool;
-    struct assay_encoder *encoder;
+    const struct assay_encoder *encoder;
+    struct assay_encoder *own_encoder; /* NULL: somebody else's */
     struct assay_tokenizer *tokenizer;
     struct assay_pooling pooling;
     char (*labels)[LABEL_BYTES]; /* [labels] or NULL */
@@ -64,8 +65,9 @@ static enum assay_status read_labels(struct assay_sentences *s, const cJSON *con
     return ASSAY_OK;
 }
 
-enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
-                                       struct assay_err *err)
+/* With `encoder`, or NULL to load it. */
+static enum assay_status open_over(const char *dir, const struct assay_encoder *encoder, struct assay_pool *pool,
+                                   struct assay_sentences **ret, struct assay_err *err)
 {
     assay_auto(close_sentences) struct assay_sentences *s = calloc(1, sizeof *s);
     assay_auto(close_checkpoint) struct assay_checkpoint *checkpoint = NULL;
@@ -73,8 +75,9 @@ enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool,
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", dir);
     s->pool = pool;
     enum assay_status status = assay_checkpoint_open(dir, &checkpoint, err);
-    if (status == ASSAY_OK)
-        status = assay_encoder_load(checkpoint, pool, &s->encoder, err);
+    if (status == ASSAY_OK && !encoder)
+        status = assay_encoder_load(checkpoint, pool, &s->own_encoder, err);
+    s->encoder = encoder ? encoder : s->own_encoder;
     if (status == ASSAY_OK)
         status = assay_tokenizer_open(dir, &s->tokenizer, err);
     if (status == ASSAY_OK)
@@ -88,11 +91,23 @@ enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool,
     return ASSAY_OK;
 }
 
+enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
+                                       struct assay_err *err)
+{
+    return open_over(dir, NULL, pool, ret, err);
+}
+
+enum assay_status assay_sentences_over(const char *dir, const struct assay_encoder *encoder, struct assay_pool *pool,
+                                       struct assay_sentences **ret, struct assay_err *err)
+{
+    return open_over(dir, encoder, pool, ret, err);
+}
+
 void assay_sentences_close(struct assay_sentences *sentences)
 {
     if (!sentences)
         return;
-    assay_encoder_free(sentences->encoder);
+    assay_encoder_free(sentences->own_encoder);
     assay_tokenizer_close(sentences->tokenizer);
     free(sentences->labels);
     free(sentences);
@@ -114,24 +129,15 @@ const char *assay_sentences_label(const struct assay_sentences *sentences, size_
 }
 
 /* A text that is too long keeps its last token, which closes it ([SEP]). */
-static enum assay_status encode(const struct assay_sentences *s, const struct assay_text *text, int32_t **ret,
-                                size_t *ret_count, struct assay_err *err)
+static enum assay_status cut(const struct assay_sentences *s, const struct assay_text *text,
+                             struct assay_encoded *encoded, struct assay_err *err)
 {
-    int32_t *ids = NULL;
-    size_t count = 0;
-    enum assay_status status = assay_tokenizer_encode(s->tokenizer, text->text, text->len, true, &ids, &count, err);
-    if (status != ASSAY_OK)
-        return status;
-    if (count == 0) {
-        free(ids);
+    if (encoded->tokens == 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a text of %zu bytes has no tokens", text->len);
+    if (encoded->tokens > s->pooling.tokens_max) {
+        encoded->ids[s->pooling.tokens_max - 1] = encoded->ids[encoded->tokens - 1];
+        encoded->tokens = s->pooling.tokens_max;
     }
-    if (count > s->pooling.tokens_max) {
-        ids[s->pooling.tokens_max - 1] = ids[count - 1];
-        count = s->pooling.tokens_max;
-    }
-    *ret = ids;
-    *ret_count = count;
     return ASSAY_OK;
 }
 
@@ -180,52 +186,51 @@ static enum assay_status classify_batch(const struct assay_sentences *s, const s
     return status;
 }
 
-/* Runs the batch whose ids are there and gives its ids back. */
-static enum assay_status run_batch(const struct assay_sentences *s, struct assay_encoder_sequence *sequences,
-                                   int32_t **ids, size_t first, size_t count, batch_fn fn, float *results,
-                                   struct assay_err *err)
+/* Runs texts [first, first + count), whose ids are there. */
+static enum assay_status run_batch(const struct assay_sentences *s, const struct assay_encoded *encoded, size_t first,
+                                   size_t count, batch_fn fn, float *results, struct assay_err *err)
 {
+    struct assay_encoder_sequence sequences[BATCH_TEXTS];
     size_t hidden = assay_sentences_hidden(s), tokens = 0;
     for (size_t i = 0; i < count; i++)
-        tokens += sequences[i].tokens;
+        tokens += encoded[i].tokens;
     assay_auto(assay_free_ptr) float *states = malloc(ASSAY_MAX(tokens, (size_t)1) * hidden * sizeof *states);
-    enum assay_status status = ASSAY_OK;
     if (!states)
-        status = assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu tokens", tokens);
-    for (size_t i = 0, at = 0; i < count && states; at += sequences[i++].tokens * hidden)
-        sequences[i].hidden = states + at;
-    if (status == ASSAY_OK)
-        status = assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
-    if (status == ASSAY_OK)
-        status = fn(s, sequences, first, count, results, err);
-    for (size_t i = 0; i < count; i++) {
-        free(ids[i]);
-        ids[i] = NULL;
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu tokens", tokens);
+    for (size_t i = 0, at = 0; i < count; at += encoded[i++].tokens * hidden)
+        sequences[i] =
+            (struct assay_encoder_sequence){.ids = encoded[i].ids, .tokens = encoded[i].tokens, .hidden = states + at};
+    enum assay_status status = assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
+    return status == ASSAY_OK ? fn(s, sequences, first, count, results, err) : status;
+}
+
+/* Texts [first, first + count), at most BATCH_TEXTS of them: as many batches as their tokens want. */
+static enum assay_status run_group(const struct assay_sentences *s, const struct assay_text *texts, size_t first,
+                                   size_t count, batch_fn fn, float *results, struct assay_err *err)
+{
+    struct assay_encoded encoded[BATCH_TEXTS];
+    enum assay_status status =
+        assay_tokenizer_encode_all(s->tokenizer, texts + first, count, true, s->pool, encoded, err);
+    if (status != ASSAY_OK)
+        return status;
+    for (size_t i = 0; i < count && status == ASSAY_OK; i++)
+        status = cut(s, &texts[first + i], &encoded[i], err);
+    for (size_t i = 0, length; i < count && status == ASSAY_OK; i += length) {
+        size_t tokens = encoded[i].tokens;
+        for (length = 1; i + length < count && tokens < BATCH_TOKENS; length++)
+            tokens += encoded[i + length].tokens;
+        status = run_batch(s, encoded + i, first + i, length, fn, results, err);
     }
+    assay_encoded_release(encoded, count);
     return status;
 }
 
 static enum assay_status run_all(const struct assay_sentences *s, const struct assay_text *texts, size_t count,
                                  batch_fn fn, float *results, struct assay_err *err)
 {
-    struct assay_encoder_sequence sequences[BATCH_TEXTS];
-    int32_t *ids[BATCH_TEXTS] = {NULL};
-    size_t waiting = 0, tokens = 0;
     enum assay_status status = ASSAY_OK;
-    for (size_t i = 0; i < count && status == ASSAY_OK; i++) {
-        struct assay_encoder_sequence *sequence = &sequences[waiting];
-        status = encode(s, &texts[i], &ids[waiting], &sequence->tokens, err);
-        if (status != ASSAY_OK)
-            break;
-        sequence->ids = ids[waiting++];
-        tokens += sequence->tokens;
-        if (waiting == BATCH_TEXTS || tokens >= BATCH_TOKENS || i + 1 == count) {
-            status = run_batch(s, sequences, ids, i + 1 - waiting, waiting, fn, results, err);
-            waiting = tokens = 0;
-        }
-    }
-    for (size_t i = 0; i < BATCH_TEXTS; i++)
-        free(ids[i]);
+    for (size_t i = 0; i < count && status == ASSAY_OK; i += BATCH_TEXTS)
+        status = run_group(s, texts, i, ASSAY_MIN(count - i, (size_t)BATCH_TEXTS), fn, results, err);
     return status;
 }
 

@@ -3,6 +3,7 @@
 #pragma once
 
 #include "common/nn/encoder.h"
+#include "common/tokenizer/batch.h"
 
 struct assay_sentences;
 
@@ -11,6 +12,9 @@ struct assay_sentences;
  * length 1, cut at the encoder's positions. UNIMPLEMENTED names a module or kind of pooling that we do not have. */
 enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
                                        struct assay_err *err) ASSAY_MUST_USE;
+/* The same over the encoder of `dir` that somebody else has loaded, on this pool; it outlives the sentences. */
+enum assay_status assay_sentences_over(const char *dir, const struct assay_encoder *encoder, struct assay_pool *pool,
+                                       struct assay_sentences **ret, struct assay_err *err) ASSAY_MUST_USE;
 void assay_sentences_close(struct assay_sentences *sentences); /* NULL is fine */
 
 size_t assay_sentences_hidden(const struct assay_sentences *sentences);
@@ -18,11 +22,6 @@ size_t assay_sentences_hidden(const struct assay_sentences *sentences);
 size_t assay_sentences_labels(const struct assay_sentences *sentences);
 /* The name in id2label, "LABEL_3" where there is none. Valid as long as the sentences are. */
 const char *assay_sentences_label(const struct assay_sentences *sentences, size_t index);
-
-struct assay_text {
-    const char *text;
-    size_t len;
-};
 
 /* embeddings[count, hidden]. A text's embedding does not depend on the others. */
 enum assay_status assay_sentences_embed(const struct assay_sentences *sentences, const struct assay_text *texts,

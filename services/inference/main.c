@@ -59,6 +59,7 @@ static enum assay_status prepare_respond(struct assay_service_process *service, 
             {
                 .loop = service->loop,
                 .pool = service->pool,
+                .models = assay_inference_models(program->inference),
                 .cache_dir = program->cache_dir,
                 .precision = program->precision,
                 .models_max = (size_t)program->respond_models,

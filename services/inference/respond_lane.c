@@ -13,6 +13,9 @@
 #include "common/obs/spans.h"
 #include "common/quant/scheme.h"
 
+/* For room that leases or other lanes hold. */
+#define ROOM_WAIT_MS 30000
+
 struct lane {
     struct assay_lanes *lanes;
     struct assay_lane_source source;
@@ -66,13 +69,37 @@ static enum assay_status check_scheme(const struct lane *lane, struct assay_lane
     return ASSAY_OK;
 }
 
+static enum assay_status hold(struct lane *lane, enum assay_model_part part, const struct assay_digest *id,
+                              struct assay_resident **ret, struct assay_err *err)
+{
+    const struct assay_model_want want = {.part = part,
+                                          .id = *id,
+                                          .dir = lane->model.dir,
+                                          .wait_ms = ROOM_WAIT_MS,
+                                          .cancelled = is_stopping,
+                                          .arg = lane->lanes};
+    return assay_models_acquire(lane->lanes->options.models, &want, ret, NULL, err);
+}
+
 static enum assay_status open_files(struct lane *lane, struct assay_lane_model *model, struct assay_err *err)
 {
     const struct assay_lanes_options *options = &lane->lanes->options;
-    if (lane->source.kind == ASSAY_LANE_TEXTS)
-        return assay_sentences_open(model->dir, options->pool, &model->sentences, err);
-    enum assay_status status =
-        assay_responder_open(model->dir, options->pool, options->sequences_max, ASSAY_F32, &model->responder, err);
+    struct assay_digest id;
+    enum assay_status status = assay_models_identify(model->dir, &id, err);
+    if (status == ASSAY_OK && lane->source.kind == ASSAY_LANE_TEXTS) {
+        status = hold(lane, ASSAY_MODEL_ENCODER, &id, &model->encoder, err);
+        return status == ASSAY_OK ? assay_sentences_over(model->dir, assay_resident_encoder(model->encoder),
+                                                         options->pool, &model->sentences, err)
+                                  : status;
+    }
+    if (status == ASSAY_OK)
+        status = hold(lane, ASSAY_MODEL_DECODER, &id, &model->decoder, err);
+    if (status == ASSAY_OK)
+        status = hold(lane, ASSAY_MODEL_HEAD, &id, &model->head, err);
+    if (status == ASSAY_OK)
+        status =
+            assay_responder_over(model->dir, assay_resident_decoder(model->decoder), assay_resident_head(model->head),
+                                 options->pool, options->sequences_max, ASSAY_F32, &model->responder, err);
     if (status == ASSAY_OK)
         assay_responder_limit_cache(model->responder, options->cache_bytes_max);
     return status;
@@ -106,11 +133,14 @@ static enum assay_status open_model(struct lane *lane, struct assay_err *err)
     return status;
 }
 
-static void close_model(struct assay_lane_model *model)
+static void close_model(struct assay_models *models, struct assay_lane_model *model)
 {
     assay_responder_close(model->responder);
     assay_sentences_close(model->sentences);
     assay_chat_close(model->chat);
+    assay_models_release(models, model->decoder);
+    assay_models_release(models, model->head);
+    assay_models_release(models, model->encoder);
     *model = (struct assay_lane_model){0};
 }
 
@@ -207,7 +237,7 @@ static void *lane_main(void *arg)
         pthread_mutex_unlock(&lane->lanes->lock);
         fail_all(work, &err);
     }
-    close_model(&lane->model);
+    close_model(lane->lanes->options.models, &lane->model);
     return NULL;
 }
 

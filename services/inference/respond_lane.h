@@ -10,6 +10,7 @@
 #include "common/nn/responder.h"
 #include "common/nn/sentences.h"
 #include "common/wire/loop.h"
+#include "services/inference/models.h"
 
 #define ASSAY_LANES_MAX 16
 
@@ -27,8 +28,9 @@ struct assay_lane_source {
 
 /* A loaded model, on its lane's thread. */
 struct assay_lane_model {
-    struct assay_responder *responder; /* of ASSAY_LANE_RESPONSES */
-    struct assay_sentences *sentences; /* of ASSAY_LANE_TEXTS */
+    struct assay_resident *decoder, *head, *encoder; /* what is held of it; NULL: nothing */
+    struct assay_responder *responder;               /* of ASSAY_LANE_RESPONSES */
+    struct assay_sentences *sentences;               /* of ASSAY_LANE_TEXTS */
     char dir[ASSAY_PATH_MAX];
     struct assay_chat *chat; /* NULL until somebody wants it */
     bool has_variant;        /* it is an artifact, of this variant */
@@ -47,17 +49,18 @@ struct assay_lane_work {
 struct assay_lanes_options {
     struct assay_loop *loop;
     struct assay_pool *pool;
-    const char *cache_dir;    /* where artifacts go that are not visible here */
-    const char *precision;    /* artifacts of another scheme are refused */
-    size_t models_max;        /* at once, at most ASSAY_LANES_MAX */
-    size_t sequences_max;     /* of one model's batch */
-    uint64_t cache_bytes_max; /* of keys and values of one model's batch; 0: no limit */
+    struct assay_models *models; /* in memory, those of leases too */
+    const char *cache_dir;       /* where artifacts go that are not visible here */
+    const char *precision;       /* artifacts of another scheme are refused */
+    size_t models_max;           /* at once, at most ASSAY_LANES_MAX */
+    size_t sequences_max;        /* of one model's batch */
+    uint64_t cache_bytes_max;    /* of keys and values of one model's batch; 0: no limit */
     int64_t idle_ms;
 };
 
 struct assay_lanes;
 
-/* Strings, loop and pool outlive the lanes. NULL when out of memory. */
+/* Strings, loop, pool and models outlive the lanes. NULL when out of memory. */
 struct assay_lanes *assay_lanes_new(const struct assay_lanes_options *options);
 /* Hands work to the lane of a model. RESOURCE_EXHAUSTED: all places are taken by models at work, or no memory or
  * thread; the work is the caller's then. One thread. */

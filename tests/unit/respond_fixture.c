@@ -30,6 +30,9 @@ int respond_setup(void **state)
     snprintf(f->endpoint, sizeof f->endpoint, "ipc://%s/socket", f->directory);
     snprintf(f->cache_dir, sizeof f->cache_dir, "%s/artifacts", f->directory);
     respond_ok(assay_pool_new(2, NULL, &f->pool, &err), &err);
+    f->models =
+        assay_models_new(&(struct assay_models_options){.pool = f->pool, .bytes_max = 1 << 20, .is_soft = true});
+    assert_non_null(f->models);
     respond_ok(assay_loop_new(&f->loop, &err), &err);
     respond_ok(assay_server_new(f->loop, f->endpoint, &f->server, &err), &err);
     const struct assay_respond_options options = {
@@ -37,6 +40,7 @@ int respond_setup(void **state)
             {
                 .loop = f->loop,
                 .pool = f->pool,
+                .models = f->models,
                 .cache_dir = f->cache_dir,
                 .precision = "fp32",
                 .models_max = 2,
@@ -68,6 +72,7 @@ int respond_teardown(void **state)
     assay_loop_stop_join(f->loop);
     bool quiet = atomic_load(&f->respond->calls) == 0;
     assay_respond_free(f->respond);
+    assay_models_free(f->models);
     assay_loop_free(f->loop);
     assay_pool_free(f->pool);
     enum assay_status status = assay_remove_tree(f->directory, NULL);

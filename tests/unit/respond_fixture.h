@@ -21,6 +21,7 @@ enum { RESPOND_TOKENS_MAX = 1000, RESPOND_STALL_MS = 30000 };
 struct respond_fixture {
     char directory[64], endpoint[96], cache_dir[96];
     struct assay_pool *pool;
+    struct assay_models *models;
     struct assay_loop *loop;
     struct assay_server *server;
     struct assay_client *client;

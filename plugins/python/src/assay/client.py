@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import array
 import os
 import pathlib
+import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Union
 
 from google.protobuf import json_format
 from google.protobuf.message import Message
 
+from . import respond
 from .channel import Channel, Retry
 from .errors import AssayError, Status
 from .job import PathLike, read_job_file, request_of
@@ -52,9 +55,15 @@ class Client:
         self._key = key
         self._channel = Channel(self.endpoint, key)
         self._retry = Retry()
+        self._lock = threading.Lock()
+        self._workers: dict[str, Channel] = {}  # by endpoint
 
     def close(self) -> None:
-        self._channel.close()
+        with self._lock:
+            workers = list(self._workers.values())
+            self._workers.clear()
+        for channel in [*workers, self._channel]:
+            channel.close()
 
     def __enter__(self) -> Client:
         return self
@@ -159,6 +168,52 @@ class Client:
     def is_serving(self) -> bool:
         """False while the coordinator does not take work. UNAVAILABLE when nobody answers."""
         return self._channel.call("assay.v1.Health/Check").message.status == pb.SERVING_STATUS_SERVING
+
+    # --- responses, embeddings, classes ---
+
+    def generate(
+        self,
+        model: PathLike,
+        prompt: str | None = None,
+        *,
+        messages: respond.Messages | None = None,
+        ids: Sequence[int] = (),
+        worker: str | None = None,
+        deadline_s: float | None = None,
+        credit: int = 64,
+        **options: Any,
+    ) -> Iterator[Any]:
+        """The messages of a response as they come (GenerateReply: text, ids, logprobs; the last one has finish and totals).
+        One of prompt, messages (dicts with role and content) and ids. `options` are fields of GenerateRequest: tokens_max,
+        temperature, top_k, top_p, min_p, repetition_penalty, stops, seed, ignore_eos, cache_dtype ("f16"), tools, variables,
+        now_s. Leaving the loop, or closing the iterator, cancels the rest. `worker` is an endpoint; absent: a ready worker
+        of the model's precision."""
+        told, channel = self._worker_for(model, worker)
+        request = respond.generate_request(told, prompt, messages, ids, **options)
+        return respond.generate(channel, request, deadline_s, credit)
+
+    def embed(
+        self, model: PathLike, texts: Sequence[str], *, worker: str | None = None, deadline_s: float | None = 300.0
+    ) -> list[array.array[float]]:
+        """An embedding for each text, floats of 32 bits. deadline_s is for each 1,024 texts."""
+        told, channel = self._worker_for(model, worker)
+        return respond.embed(channel, told, texts, deadline_s)
+
+    def classify(
+        self, model: PathLike, texts: Sequence[str], *, worker: str | None = None, deadline_s: float | None = 300.0
+    ) -> list[dict[str, float]]:
+        """The probability of each label, for each text."""
+        told, channel = self._worker_for(model, worker)
+        return respond.classify(channel, told, texts, deadline_s)
+
+    def _worker_for(self, model: PathLike, worker: str | None) -> tuple[Any, Channel]:
+        """The model as a worker is told, and the connection to the worker, which is kept."""
+        told, precision = respond.model_of(model)
+        endpoint = worker or respond.pick_worker(self.workers(), precision)
+        with self._lock:
+            if endpoint not in self._workers:
+                self._workers[endpoint] = Channel(endpoint, self._key)
+            return told, self._workers[endpoint]
 
     def invoke(self, method: str, request: Mapping[str, Any] | None = None, *, endpoint: str | None = None) -> Any:
         """Any method of any server by name, with the schemas that the server itself answers: the request and the reply
