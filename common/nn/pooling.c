@@ -50,10 +50,15 @@ static enum assay_status read_modes(const cJSON *config, const char *path, struc
         return status;
     if (!mode)
         mode = on ? on : modes[0];
-    pooling->first_token = strcmp(mode, "cls") == 0 || strcmp(mode, modes[1]) == 0;
-    if (!pooling->first_token && strcmp(mode, "mean") != 0 && strcmp(mode, modes[0]) != 0)
-        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the pooling %s is not implemented, only mean and cls", path,
-                             mode);
+    if (strcmp(mode, "mean") == 0 || strcmp(mode, modes[0]) == 0)
+        pooling->kind = ASSAY_POOLING_MEAN;
+    else if (strcmp(mode, "cls") == 0 || strcmp(mode, modes[1]) == 0)
+        pooling->kind = ASSAY_POOLING_FIRST;
+    else if (strcmp(mode, "lasttoken") == 0 || strcmp(mode, modes[5]) == 0)
+        pooling->kind = ASSAY_POOLING_LAST;
+    else
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED,
+                             "%s: the pooling %s is not implemented, only mean, cls and lasttoken", path, mode);
     return ASSAY_OK;
 }
 
@@ -147,7 +152,9 @@ enum assay_status assay_pooling_read(const char *dir, size_t positions, struct a
 void assay_pooling_apply(const struct assay_pooling *pooling, const float *hidden, size_t tokens, size_t width,
                          float *embedding)
 {
-    size_t rows = pooling->first_token ? 1 : tokens;
+    size_t rows = pooling->kind == ASSAY_POOLING_MEAN ? tokens : 1;
+    if (pooling->kind == ASSAY_POOLING_LAST)
+        hidden += (tokens - 1) * width;
     double squares = 0;
     for (size_t i = 0; i < width; i++) {
         double sum = 0;

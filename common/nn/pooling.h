@@ -6,10 +6,12 @@
 
 #include "common/base/status.h"
 
+enum assay_pooling_kind { ASSAY_POOLING_MEAN, ASSAY_POOLING_FIRST, ASSAY_POOLING_LAST };
+
 struct assay_pooling {
-    size_t tokens_max; /* of a text */
-    bool first_token;  /* else the mean of all */
-    bool normalize;    /* to length 1 */
+    size_t tokens_max;            /* of a text */
+    enum assay_pooling_kind kind; /* the mean of all tokens, or one of them */
+    bool normalize;               /* to length 1 */
 };
 
 /* Reads modules.json, the pooling's config.json and sentence_bert_config.json under `dir`; what is missing: mean,

@@ -8,7 +8,7 @@
 struct assay_sentences;
 
 /* A directory with an encoder and its tokenizer. modules.json and what it names say how tokens become one embedding
- * (mean or first token; normalized or not) and after how many tokens a text is cut; where it is missing: mean, of
+ * (mean, first or last token; normalized or not) and after how many tokens a text is cut; where it is missing: mean, of
  * length 1, cut at the encoder's positions. UNIMPLEMENTED names a module or kind of pooling that we do not have. */
 enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
                                        struct assay_err *err) ASSAY_MUST_USE;

@@ -154,18 +154,22 @@ static void pooling_is_what_the_modules_say(void **state)
     struct assay_pooling pooling;
     float out[2];
     want_ok(assay_pooling_read(*state, 512, &pooling, &err));
-    assert_true(!pooling.first_token && pooling.normalize && pooling.tokens_max == 512);
+    assert_true(pooling.kind == ASSAY_POOLING_MEAN && pooling.normalize && pooling.tokens_max == 512);
     assay_pooling_apply(&pooling, hidden, 3, 2, out);
     assert_true(fabs((double)out[0] - 1 / sqrt(17)) < 1e-7 && fabs((double)out[1] - 4 / sqrt(17)) < 1e-7);
     put(*state, "modules.json",
         "[{\"type\": \"m.Transformer\", \"path\": \"\"}, {\"type\": \"m.Pooling\", \"path\": \"1_Pooling\"}]");
     put(*state, "sentence_bert_config.json", "{\"max_seq_length\": 64}");
     read_pooling(*state, "{\"pooling_mode_cls_token\": true}", &pooling);
-    assert_true(pooling.first_token && !pooling.normalize && pooling.tokens_max == 64);
+    assert_true(pooling.kind == ASSAY_POOLING_FIRST && !pooling.normalize && pooling.tokens_max == 64);
     assay_pooling_apply(&pooling, hidden, 3, 2, out);
     assert_true(out[0] == 3 && out[1] == 0);
     read_pooling(*state, "{\"pooling_mode\": \"mean\"}", &pooling);
-    assert_true(!pooling.first_token);
+    assert_true(pooling.kind == ASSAY_POOLING_MEAN);
+    read_pooling(*state, "{\"pooling_mode_lasttoken\": true}", &pooling);
+    assert_true(pooling.kind == ASSAY_POOLING_LAST && !pooling.normalize);
+    assay_pooling_apply(&pooling, hidden, 3, 2, out);
+    assert_memory_equal(out, hidden + 4, 2 * sizeof *out);
     char folder[ASSAY_PATH_MAX];
     want_ok(assay_path_join(folder, *state, "1_Pooling", &err));
     put(folder, "config.json", "{\"pooling_mode_max_tokens\": true}");
