@@ -208,7 +208,7 @@ enum assay_status wire_lease(struct wire *wire, enum lease_op op, uint32_t value
 
 struct assay_call *wire_take_held(struct wire *wire)
 {
-    for (int i = 0; i < 2000; i++) {
+    for (int i = 0; i < 20000; i++) {
         struct assay_call *call = wire->held;
         if (call) {
             wire->held = NULL;

@@ -46,7 +46,7 @@ void wire_start_server(struct wire *wire);
 
 enum assay_status wire_lease(struct wire *wire, enum lease_op op, uint32_t value,
                              const struct assay_call_options *options, struct assay_reply **ret, struct assay_err *err);
-/* Waits up to 2 s for the call that LEASE_HOLD keeps, and takes it. */
+/* Waits up to 20 s for the call that LEASE_HOLD keeps, and takes it. */
 struct assay_call *wire_take_held(struct wire *wire);
 /* Ends a held call. */
 void wire_answer_held(struct assay_call *call, uint32_t value);
