@@ -314,14 +314,14 @@ static struct lane *open_lane(struct assay_lanes *lanes, const struct assay_lane
                       lanes->options.models_max);
         return NULL;
     }
-    struct lane *before = *place, *lane = lane_new(lanes, source, before, err);
-    if (!lane)
-        return NULL;
-    if (before) {
+    struct lane *before = *place;
+    if (before) { /* told now: the thread of the new one frees it */
         before->leaves = true;
         pthread_cond_signal(&before->changed);
     }
-    *place = lane;
+    struct lane *lane = lane_new(lanes, source, before, err);
+    if (lane)
+        *place = lane;
     return lane;
 }
 
