@@ -27,7 +27,7 @@ struct bench {
     const struct assay_kernels *kernels;
     struct assay_model_config shape;
     struct assay_spec spec;
-    size_t threads;
+    size_t threads, rows;
     cJSON *result;
     const char *parent;       /* where files are written; NULL: TMPDIR or /tmp */
     char dir[ASSAY_PATH_MAX]; /* of the model, "" before it is there */
@@ -282,7 +282,7 @@ static enum assay_status quantize(struct bench *b)
 
 static enum assay_status decode(struct bench *b)
 {
-    return bench_decode(b->pool, b->kernels, &b->shape, b->result, b->err);
+    return bench_decode(b->pool, b->kernels, &b->shape, b->rows, b->result, b->err);
 }
 
 static const struct {
@@ -358,7 +358,7 @@ int assay_command_bench(int argc, char **argv)
 {
     const char *what = NULL, *shape = "qwen2.5-0.5b", *scheme = "fp32", *dir = NULL;
     bool json = false;
-    int64_t threads = 1;
+    int64_t threads = 1, rows = 1;
     const struct assay_setting settings[] = {
         {.name = "shape",
          .type = ASSAY_SETTING_STRING,
@@ -377,6 +377,13 @@ int assay_command_bench(int argc, char **argv)
          .max = ASSAY_POOL_THREADS_MAX,
          .argument = "N",
          .help = "threads to compute with"},
+        {.name = "rows",
+         .type = ASSAY_SETTING_INT,
+         .target = &rows,
+         .min = 1,
+         .max = 64,
+         .argument = "N",
+         .help = "sequences that `decode` goes on with at once, a token each"},
         {.name = "dir",
          .type = ASSAY_SETTING_STRING,
          .target = &dir,
@@ -404,6 +411,6 @@ int assay_command_bench(int argc, char **argv)
         assay_err_set(&err, ASSAY_INVALID_ARGUMENT, "found '%.40s', wanted engine, score, decode or quantize", what);
         return assay_say_setting_failure(NAME, &err);
     }
-    struct bench bench = {.threads = (size_t)threads, .parent = dir, .err = &err};
+    struct bench bench = {.threads = (size_t)threads, .rows = (size_t)rows, .parent = dir, .err = &err};
     return run(&bench, what, shape, scheme, json) == ASSAY_OK ? 0 : assay_say_failure(NAME, &err);
 }

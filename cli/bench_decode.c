@@ -22,6 +22,7 @@ struct decode {
     struct assay_pool *pool;
     const struct assay_kernels *kernels;
     const struct assay_model_config *shape;
+    size_t rows;                              /* tokens at once */
     struct assay_panels (*panels)[PARTS_MAX]; /* [layers + 1]; the last has the head alone */
     unsigned char *read;                      /* READ_BYTES */
     unsigned char *raw;                       /* random bytes for one matrix of f32 */
@@ -144,14 +145,14 @@ static void release_model(struct decode *d)
             assay_panels_release(&d->panels[layer][i]);
 }
 
-/* One row through all of them; returns the bytes of the weights. */
+/* The rows through all of them; returns the bytes of the weights. */
 static double run_token(struct decode *d)
 {
     double bytes = 0;
     for (size_t layer = 0; layer <= d->shape->layers; layer++)
         for (size_t i = 0; i < PARTS_MAX && d->panels[layer][i].data; i++) {
             const struct assay_panels *w = &d->panels[layer][i];
-            assay_gemm(d->kernels, d->pool, 1, d->from, w->k, w, NULL, d->to, w->n);
+            assay_gemm(d->kernels, d->pool, d->rows, d->from, w->k, w, NULL, d->to, w->n);
             bytes += (double)w->bytes;
         }
     return bytes;
@@ -185,7 +186,7 @@ static enum assay_status measure_scheme(struct decode *d, enum scheme scheme)
     put(d, names[scheme], "_read_gb_per_second", read[RUNS / 2] * 1e-9);
     put(d, names[scheme], "_gb_per_second", decoded[RUNS / 2] * 1e-9);
     put(d, names[scheme], "_share_of_read", share[RUNS / 2]);
-    put(d, names[scheme], "_tokens_per_second", decoded[RUNS / 2] / bytes);
+    put(d, names[scheme], "_tokens_per_second", (double)d->rows * decoded[RUNS / 2] / bytes);
     return ASSAY_OK;
 }
 
@@ -198,15 +199,15 @@ static enum assay_status run(struct decode *d)
     d->panels = calloc(c->layers + 1, sizeof *d->panels);
     d->raw = malloc(bytes);
     d->scales = malloc(scales * sizeof *d->scales);
-    d->from = malloc(widest * sizeof *d->from);
-    d->to = malloc(widest * sizeof *d->to);
+    d->from = malloc(d->rows * widest * sizeof *d->from);
+    d->to = malloc(d->rows * widest * sizeof *d->to);
     if (!d->panels || !d->raw || !d->scales || !d->from || !d->to)
         return assay_err_set(d->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a model's weights");
     for (size_t i = 0; i < bytes; i++)
         d->raw[i] = (unsigned char)(i * 7 % 61); /* as f32 and bf16 small, normal numbers */
     for (size_t i = 0; i < scales; i++)
         d->scales[i] = 0.01f;
-    for (size_t i = 0; i < widest; i++)
+    for (size_t i = 0; i < d->rows * widest; i++)
         d->from[i] = 0.5f;
     enum assay_status status = read_new(d);
     for (size_t scheme = 0; scheme < SCHEMES && status == ASSAY_OK; scheme++)
@@ -215,9 +216,10 @@ static enum assay_status run(struct decode *d)
 }
 
 enum assay_status bench_decode(struct assay_pool *pool, const struct assay_kernels *kernels,
-                               const struct assay_model_config *shape, cJSON *result, struct assay_err *err)
+                               const struct assay_model_config *shape, size_t rows, cJSON *result,
+                               struct assay_err *err)
 {
-    struct decode d = {.pool = pool, .kernels = kernels, .shape = shape, .result = result, .err = err};
+    struct decode d = {.pool = pool, .kernels = kernels, .shape = shape, .rows = rows, .result = result, .err = err};
     enum assay_status status = run(&d);
     free(d.panels);
     free(d.raw);

@@ -11,6 +11,8 @@
 #define ASSAY_PANEL 32
 /* Most rows that one tile has on any path. */
 #define ASSAY_TILE_ROWS_MAX 16
+/* Most rows that one call of decode takes on any path. */
+#define ASSAY_DECODE_ROWS_MAX 4
 
 /* exp: largest relative error where the result is a normal float. */
 #define ASSAY_EXP_REL 1.2e-7
@@ -24,11 +26,11 @@ enum assay_weights {
     ASSAY_WEIGHTS_INT4    /* (code - zero of the group) * scale of the group */
 };
 
-/* One or two rows of A times some panels of W side by side, from W as it is stored: c[r][j] goes on from what it holds,
+/* A few rows of A times some panels of W side by side, from W as it is stored: c[r][j] goes on from what it holds,
  * as in `tile`. */
 struct assay_decode {
     enum assay_weights type;
-    size_t rows, panels; /* rows 1 or 2; panels 1 or 2 */
+    size_t rows, panels; /* rows 1 to decode_rows; panels 1 or 2 */
     size_t k, lda, ldc;
     const float *a;
     const void *data;               /* the first panel's first value of these k */
@@ -65,7 +67,8 @@ struct assay_gemm_ops {
     /* As `tile`, with operands that to_bf16 wrote; each step's result that is subnormal becomes a zero of its sign. */
     void (*tile_bf16)(size_t rows, size_t k, const void *a, const void *b, float *c, size_t ldc, bool go_on);
 
-    size_t decode_panels[2]; /* 1 or 2; of one row, of two */
+    size_t decode_rows;                          /* at most ASSAY_DECODE_ROWS_MAX */
+    size_t decode_panels[ASSAY_DECODE_ROWS_MAX]; /* 1 or 2, the better for one row, for two, and so on */
     void (*decode)(const struct assay_decode *d);
     /* With a and W rounded as by to_bf16 and steps as those of tile_bf16; an odd k counts as the last one. NULL where
      * the path has none. */

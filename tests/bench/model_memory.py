@@ -136,25 +136,43 @@ def write_model(folder, config):
     (folder / "model.safetensors.index.json").write_text(json.dumps({"weight_map": places}))
 
 
-def run(arguments, config):
-    """Generates; prints what it took."""
-    prompt = " ".join(f"w{(i * 7919 + 3) % config['vocab_size']}" for i in range(arguments.tokens))
-    command = [arguments.assay, "generate", str(arguments.dir), "--prompt", prompt, "--ignore-eos", "--json",
-               "--max-tokens", str(arguments.generate), "--threads", str(arguments.threads)]
-    begin = time.monotonic()
+def cpu_seconds(pid):
+    """User and system time of all threads of a process."""
+    fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def generate(arguments, prompt, tokens):
+    """Runs `assay generate`; returns [(words so far, wall seconds, CPU seconds)] and the resources it used."""
+    command = [arguments.assay, "generate", str(arguments.dir), "--prompt", prompt, "--ignore-eos",
+               "--max-tokens", str(tokens), "--threads", str(arguments.threads)]
+    begin, text, moments = time.monotonic(), b"", []
     child = subprocess.Popen(command, stdout=subprocess.PIPE)
-    output = child.stdout.read()
+    while piece := os.read(child.stdout.fileno(), 1 << 16):
+        text += piece
+        moments.append((len(text.split()), time.monotonic() - begin, cpu_seconds(child.pid)))
     _, status, usage = os.wait4(child.pid, 0)
-    wall = time.monotonic() - begin
     if status != 0:
         sys.exit(f"assay generate ended with status {os.waitstatus_to_exitcode(status)}")
-    response = json.loads(output)[0]["responses"][0]
-    first, total = response["first_token_seconds"], response["seconds"]
-    print(f"{arguments.shape}: peak {usage.ru_maxrss / 2**20:.2f} GiB resident; load {wall - total:.1f} s; "
-          f"{arguments.tokens} tokens of the prompt in {first:.2f} s, {arguments.tokens / first:.1f} a second; "
-          f"{len(response['ids']) - 1} tokens more in {total - first:.2f} s, "
-          f"{(len(response['ids']) - 1) / (total - first):.2f} a second; "
-          f"{usage.ru_utime:.1f} s of CPU, {usage.ru_stime:.1f} s in the system")
+    return moments, usage
+
+
+def run(arguments, config):
+    """The first token of a prompt of one token stands for loading; CPU time is that of one thread."""
+    prompt = " ".join(f"w{(i * 7919 + 3) % config['vocab_size']}" for i in range(arguments.tokens))
+    generate(arguments, "w3", 1)  # so that files are equally much in the page cache in what follows
+    moments, usage = generate(arguments, prompt, arguments.generate)
+    (_, load, load_cpu), = generate(arguments, "w3", 1)[0][:1]
+    (words, first, first_cpu), (end_words, end, end_cpu) = moments[0], moments[-1]
+    threads, more = arguments.threads, end_words - words
+    prefill, prefill_cpu = first - load, (first_cpu - load_cpu) / threads
+    decode, decode_cpu = end - first, (end_cpu - first_cpu) / threads
+    print(f"{arguments.shape}: peak {usage.ru_maxrss / 2**20:.2f} GiB resident\n"
+          f"  load and first token: {load:.1f} s, {load_cpu:.1f} s of CPU\n"
+          f"  {arguments.tokens} tokens of the prompt: {prefill:.1f} s, {arguments.tokens / prefill:.1f} a second; "
+          f"by CPU time of {threads} threads {arguments.tokens / prefill_cpu:.1f} a second\n"
+          f"  {more} tokens one by one: {decode:.1f} s, {more / decode:.2f} a second; "
+          f"by CPU time of {threads} threads {more / decode_cpu:.2f} a second", flush=True)
 
 
 def main():

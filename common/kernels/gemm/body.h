@@ -220,6 +220,6 @@ static void tile_bf16(size_t rows, size_t k, const void *a, const void *b, float
     {                                                                                                                  \
         .tile_rows = TILE_ROWS, .tile = tile, .unpack_bf16 = unpack_bf16, .unpack_f16 = unpack_f16,                    \
         .unpack_i8 = unpack_i8, .unpack_table4 = unpack_table4, .unpack_int4 = unpack_int4, .bf16_bytes = BF16_BYTES,  \
-        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16, .decode_panels = ABREAST, .decode = decode,                        \
-        .decode_bf16 = DECODE_BF16                                                                                     \
+        .to_bf16 = to_bf16, .tile_bf16 = tile_bf16, .decode_rows = DECODE_ROWS, .decode_panels = ABREAST,              \
+        .decode = decode, .decode_bf16 = DECODE_BF16                                                                   \
     }

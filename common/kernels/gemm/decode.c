@@ -1,4 +1,4 @@
-/* Products of one or two rows: panels are divided among the threads and read once, as they are stored. */
+/* Products of a few rows: panels are divided among the threads and read once, as they are stored. */
 #include "common/kernels/gemm/decode_rows.h"
 #include "common/kernels/gemm/panels.h"
 
@@ -55,23 +55,23 @@ static void decode_uneven(const struct decoding *g, size_t panel, struct assay_d
     d->step_bytes = ASSAY_PANEL * sizeof *plain;
     for (size_t kk = 0; kk < g->w->k; kk += UNEVEN_DEPTH) {
         d->k = ASSAY_MIN(g->w->k - kk, (size_t)UNEVEN_DEPTH);
-        d->a = g->a + kk;
         assay_codes_unpack(g->ops, g->w, panel, kk, d->k, plain);
         g->decode(d);
+        d->a += d->k;
     }
 }
 
-/* `abreast` panels from `panel`, all of k. */
-static void decode_panels(const struct decoding *g, size_t panel, size_t abreast)
+/* Rows [first, first + rows) and `abreast` panels from `panel`, all of k. */
+static void decode_panels(const struct decoding *g, size_t first, size_t rows, size_t panel, size_t abreast)
 {
-    _Alignas(64) float sums[2 * ABREAST_MAX * ASSAY_PANEL] = {0};
+    _Alignas(64) float sums[ASSAY_DECODE_ROWS_MAX * ABREAST_MAX * ASSAY_PANEL] = {0};
     const struct assay_panels *w = g->w;
     size_t bytes = panel_stride(w);
     struct assay_decode d = {.type = w->type,
-                             .rows = g->m,
+                             .rows = rows,
                              .panels = abreast,
                              .k = w->k,
-                             .a = g->a,
+                             .a = g->a + first * g->lda,
                              .lda = g->lda,
                              .ldc = abreast * ASSAY_PANEL,
                              .step_bytes = bytes,
@@ -88,21 +88,23 @@ static void decode_panels(const struct decoding *g, size_t panel, size_t abreast
         g->decode(&d);
     }
     size_t column = panel * ASSAY_PANEL, columns = ASSAY_MIN(w->n - column, abreast * ASSAY_PANEL);
-    for (size_t r = 0; r < g->m; r++)
+    for (size_t r = 0; r < rows; r++)
         for (size_t j = 0; j < columns; j++)
-            g->c[r * g->ldc + column + j] = sums[r * d.ldc + j] + (g->bias ? g->bias[column + j] : -0.0f);
+            g->c[(first + r) * g->ldc + column + j] = sums[r * d.ldc + j] + (g->bias ? g->bias[column + j] : -0.0f);
 }
 
 static void decode_piece(void *arg, size_t index, size_t thread)
 {
     (void)thread;
     const struct decoding *g = arg;
-    size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(g->w)), panel = index * g->panels;
-    size_t abreast = is_codes(g->w) && g->w->groups == 0 ? 1 : g->ops->decode_panels[g->m - 1];
-    for (; panel + abreast <= end; panel += abreast)
-        decode_panels(g, panel, abreast);
-    for (; panel < end; panel++)
-        decode_panels(g, panel, 1);
+    size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(g->w)), most = g->ops->decode_rows;
+    bool uneven = is_codes(g->w) && g->w->groups == 0;
+    size_t wanted = uneven ? 1 : g->ops->decode_panels[ASSAY_MIN(g->m, most) - 1];
+    for (size_t panel = index * g->panels, abreast; panel < end; panel += abreast) {
+        abreast = panel + wanted <= end ? wanted : 1;
+        for (size_t first = 0; first < g->m; first += most)
+            decode_panels(g, first, ASSAY_MIN(g->m - first, most), panel, abreast);
+    }
 }
 
 void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, size_t m, const float *a, size_t lda,

@@ -1,17 +1,20 @@
-/* One or two rows of A straight from packed weights: no panel is unpacked to memory, and several panels are under way
+/* A few rows of A straight from packed weights: no panel is unpacked to memory, and several panels are under way
  * at once, so that neither the latency of a chain of multiply-adds nor that of memory is waited for. */
 #pragma once
 
 #include "common/kernels/gemm/panels.h"
 #include "common/kernels/lanes.h"
 
-/* Panels side by side for one row and for two: more of them are more streams than are fetched ahead. */
+/* Most rows, and panels side by side for one row, for two and so on: sums have to fit the registers, and more panels
+ * are more streams than are fetched ahead. */
 #if defined(ASSAY_LANES_AVX512)
+#define DECODE_ROWS 4
 #define ABREAST                                                                                                        \
     {                                                                                                                  \
-        2, 2                                                                                                           \
+        2, 2, 2, 2                                                                                                     \
     }
 #else
+#define DECODE_ROWS 2
 #define ABREAST                                                                                                        \
     {                                                                                                                  \
         2, 1                                                                                                           \
@@ -35,24 +38,26 @@ LANES_INLINE struct lanes decode_weights(enum assay_weights type, const unsigned
     }
 }
 
-LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_decode *d, struct lanes sum[2][2][2])
+LANES_INLINE void decode_begin(size_t rows, size_t panels, const struct assay_decode *d,
+                               struct lanes sum[DECODE_ROWS][2][2])
 {
 #pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (size_t r = 0; r < rows; r++)
                 sum[r][p][l] = lanes_load(d->c + r * d->ldc + p * ASSAY_PANEL + l * LANES);
 }
 
-LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_decode *d, struct lanes sum[2][2][2])
+LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_decode *d,
+                             struct lanes sum[DECODE_ROWS][2][2])
 {
 #pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++)
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (size_t r = 0; r < rows; r++)
                 lanes_store(d->c + r * d->ldc + p * ASSAY_PANEL + l * LANES, sum[r][p][l]);
 }
@@ -60,7 +65,7 @@ LANES_INLINE void decode_end(size_t rows, size_t panels, const struct assay_deco
 /* `type`, `rows` and `panels` are constants where this is inlined. */
 LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][2][2], scale[2][2];
+    struct lanes sum[DECODE_ROWS][2][2], scale[2][2];
     const unsigned char *at = d->data;
     decode_begin(rows, panels, d, sum);
 #pragma GCC unroll 2
@@ -77,7 +82,7 @@ LANES_INLINE void decode_fixed(enum assay_weights type, size_t rows, size_t pane
 #pragma GCC unroll 2
             for (size_t l = 0; l < 2; l++) {
                 struct lanes w = decode_weights(type, from, l, scale[p][l]);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (size_t r = 0; r < rows; r++)
                     sum[r][p][l] = lanes_fma(lanes_set(d->a[r * d->lda + kk]), w, sum[r][p][l]);
             }
@@ -118,14 +123,14 @@ LANES_INLINE struct lanes decode_code(bool table, const struct assay_decode *d, 
 /* One k: `at` is its byte in the first panel's block. */
 LANES_INLINE void decode_codes_at(bool table, size_t rows, size_t panels, const struct assay_decode *d,
                                   const struct decode_group *g, const uint8_t *at, const float *a,
-                                  struct lanes sum[2][2][2])
+                                  struct lanes sum[DECODE_ROWS][2][2])
 {
 #pragma GCC unroll 2
     for (size_t p = 0; p < panels; p++)
 #pragma GCC unroll 2
         for (size_t l = 0; l < 2; l++) {
             struct lanes w = decode_code(table, d, g, p, l, at + p * d->panel_bytes);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (size_t r = 0; r < rows; r++)
                 sum[r][p][l] = lanes_fma(lanes_set(a[r * d->lda]), w, sum[r][p][l]);
         }
@@ -134,7 +139,7 @@ LANES_INLINE void decode_codes_at(bool table, size_t rows, size_t panels, const 
 /* `table`, `rows` and `panels` are constants where this is inlined. */
 LANES_INLINE void decode_codes_fixed(bool table, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][2][2];
+    struct lanes sum[DECODE_ROWS][2][2];
     const uint8_t *at = d->data;
     const float *a = d->a;
     decode_begin(rows, panels, d, sum);
@@ -156,21 +161,27 @@ LANES_INLINE void decode_codes_fixed(bool table, size_t rows, size_t panels, con
     decode_end(rows, panels, d, sum);
 }
 
-#define DECODE_SIZES(call, kind)                                                                                       \
-    do {                                                                                                               \
-        if (d->rows == 2 && d->panels == 2)                                                                            \
-            call(kind, 2, 2, d);                                                                                       \
-        else if (d->rows == 2)                                                                                         \
-            call(kind, 2, 1, d);                                                                                       \
-        else if (d->panels == 2)                                                                                       \
-            call(kind, 1, 2, d);                                                                                       \
+#define DECODE_ROWS_CASE(n, call, kind)                                                                                \
+    case n:                                                                                                            \
+        if (d->panels == 2)                                                                                            \
+            call(kind, n, 2, d);                                                                                       \
         else                                                                                                           \
-            call(kind, 1, 1, d);                                                                                       \
-    } while (0)
+            call(kind, n, 1, d);                                                                                       \
+        return;
+
+#if DECODE_ROWS == 4
+#define DECODE_MORE_ROWS(call, kind) DECODE_ROWS_CASE(3, call, kind) DECODE_ROWS_CASE(4, call, kind)
+#else
+#define DECODE_MORE_ROWS(call, kind)
+#endif
 
 #define DECODE_CASE(type, call, kind)                                                                                  \
     case type:                                                                                                         \
-        DECODE_SIZES(call, kind);                                                                                      \
+        switch (d->rows) {                                                                                             \
+            DECODE_ROWS_CASE(1, call, kind)                                                                            \
+            DECODE_ROWS_CASE(2, call, kind)                                                                            \
+            DECODE_MORE_ROWS(call, kind)                                                                               \
+        }                                                                                                              \
         return;
 
 static void decode(const struct assay_decode *d)

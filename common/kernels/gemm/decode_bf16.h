@@ -26,9 +26,9 @@ LANES_INLINE struct lanes decode_step(struct lanes sum, __m512i a, __m512i w)
 
 /* Weights that are bf16 already are only interleaved, within 16 bytes each: the sums' columns lie in the order that
  * this makes, columns 8 q + i, i < 4, in the first lanes and 8 q + 4 + i in the second ones. */
-LANES_INLINE void decode_order(bool back, size_t rows, size_t panels, struct lanes sum[2][2][2])
+LANES_INLINE void decode_order(bool back, size_t rows, size_t panels, struct lanes sum[DECODE_ROWS][2][2])
 {
-#pragma GCC unroll 2
+#pragma GCC unroll 4
     for (size_t r = 0; r < rows; r++)
 #pragma GCC unroll 2
         for (size_t p = 0; p < panels; p++) {
@@ -46,11 +46,11 @@ LANES_INLINE void decode_order(bool back, size_t rows, size_t panels, struct lan
 
 /* `rows` and `panels` are constants where these are inlined. */
 LANES_INLINE void decode_bf16_pair(bool alone, size_t rows, size_t panels, const struct assay_decode *d, size_t kk,
-                                   struct lanes sum[2][2][2])
+                                   struct lanes sum[DECODE_ROWS][2][2])
 {
     const unsigned char *at = (const unsigned char *)d->data + kk * d->step_bytes;
-    __m512i a[2];
-#pragma GCC unroll 2
+    __m512i a[DECODE_ROWS];
+#pragma GCC unroll 4
     for (size_t r = 0; r < rows; r++)
         a[r] = decode_activation(d, r, kk, alone);
 #pragma GCC unroll 2
@@ -61,7 +61,7 @@ LANES_INLINE void decode_bf16_pair(bool alone, size_t rows, size_t panels, const
         __m512i low = _mm512_unpacklo_epi16(second, first), high = _mm512_unpackhi_epi16(second, first);
         __builtin_prefetch(from + AHEAD);
         __builtin_prefetch(from + AHEAD + ASSAY_BLOCK_BYTES);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
         for (size_t r = 0; r < rows; r++) {
             sum[r][p][0] = decode_step(sum[r][p][0], a[r], low);
             sum[r][p][1] = decode_step(sum[r][p][1], a[r], high);
@@ -72,7 +72,7 @@ LANES_INLINE void decode_bf16_pair(bool alone, size_t rows, size_t panels, const
 LANES_INLINE void decode_bf16_stored(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
 {
     (void)type;
-    struct lanes sum[2][2][2];
+    struct lanes sum[DECODE_ROWS][2][2];
     decode_begin(rows, panels, d, sum);
     decode_order(false, rows, panels, sum);
     size_t kk = 0;
@@ -86,13 +86,13 @@ LANES_INLINE void decode_bf16_stored(enum assay_weights type, size_t rows, size_
 
 LANES_INLINE void decode_bf16_fixed(enum assay_weights type, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][2][2];
+    struct lanes sum[DECODE_ROWS][2][2];
     const unsigned char *at = d->data;
     decode_begin(rows, panels, d, sum);
     for (size_t kk = 0; kk < d->k; kk += 2, at += 2 * d->step_bytes) {
         bool alone = kk + 1 == d->k;
-        __m512i a[2];
-#pragma GCC unroll 2
+        __m512i a[DECODE_ROWS];
+#pragma GCC unroll 4
         for (size_t r = 0; r < rows; r++)
             a[r] = decode_activation(d, r, kk, alone);
 #pragma GCC unroll 2
@@ -106,7 +106,7 @@ LANES_INLINE void decode_bf16_fixed(enum assay_weights type, size_t rows, size_t
                 struct lanes second = alone ? lanes_zero() : decode_weights(type, from + d->step_bytes, l, scale);
                 __m512i w = decode_pair(first, second);
                 __builtin_prefetch(from + AHEAD);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
                 for (size_t r = 0; r < rows; r++)
                     sum[r][p][l] = decode_step(sum[r][p][l], a[r], w);
             }
@@ -117,10 +117,10 @@ LANES_INLINE void decode_bf16_fixed(enum assay_weights type, size_t rows, size_t
 /* Values kk and kk + 1 of k; `at` is the byte of the first one in the first panel's block. */
 LANES_INLINE void decode_bf16_codes_at(bool table, bool alone, size_t rows, size_t panels, const struct assay_decode *d,
                                        const struct decode_group *g, const uint8_t *at, size_t kk,
-                                       struct lanes sum[2][2][2])
+                                       struct lanes sum[DECODE_ROWS][2][2])
 {
-    __m512i a[2];
-#pragma GCC unroll 2
+    __m512i a[DECODE_ROWS];
+#pragma GCC unroll 4
     for (size_t r = 0; r < rows; r++)
         a[r] = decode_activation(d, r, kk, alone);
 #pragma GCC unroll 2
@@ -131,7 +131,7 @@ LANES_INLINE void decode_bf16_codes_at(bool table, bool alone, size_t rows, size
             struct lanes first = decode_code(table, d, g, p, l, from);
             struct lanes second = alone ? lanes_zero() : decode_code(table, d, g, p, l, from + 1);
             __m512i w = decode_pair(first, second);
-#pragma GCC unroll 2
+#pragma GCC unroll 4
             for (size_t r = 0; r < rows; r++)
                 sum[r][p][l] = decode_step(sum[r][p][l], a[r], w);
         }
@@ -139,7 +139,7 @@ LANES_INLINE void decode_bf16_codes_at(bool table, bool alone, size_t rows, size
 
 LANES_INLINE void decode_bf16_codes(bool table, size_t rows, size_t panels, const struct assay_decode *d)
 {
-    struct lanes sum[2][2][2];
+    struct lanes sum[DECODE_ROWS][2][2];
     const uint8_t *at = d->data;
     decode_begin(rows, panels, d, sum);
     for (size_t begin = 0, group = 0; begin < d->k; begin += d->group, group++) {

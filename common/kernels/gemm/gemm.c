@@ -233,7 +233,7 @@ static void multiply(struct assay_pool *pool, struct product p)
 void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                 const struct assay_panels *w, const float *bias, float *c, size_t ldc)
 {
-    if (m >= 1 && m <= ASSAY_DECODE_ROWS_MAX && w->n > 0) {
+    if (assay_gemm_is_rows(kernels->gemm, w, m, false) && w->n > 0) {
         assay_gemm_rows(kernels->gemm, pool, m, a, lda, w, bias, c, ldc, false);
         return;
     }
@@ -258,7 +258,7 @@ void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const flo
 void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                      const struct assay_panels *w, const float *bias, float *c, size_t ldc)
 {
-    if (m >= 1 && m <= ASSAY_DECODE_ROWS_MAX && w->n > 0 && kernels->gemm->decode_bf16) {
+    if (assay_gemm_is_rows(kernels->gemm, w, m, true) && w->n > 0) {
         assay_gemm_rows(kernels->gemm, pool, m, a, lda, w, bias, c, ldc, true);
         return;
     }
