@@ -153,6 +153,7 @@ class Link:
         self.delay_s, self.twice, self.garbled, self.stalled = 0.0, 0.0, 0.0, False
         self.repeated = self.spoiled = 0
         self.server, self.inode, self.ways = None, 0, []
+        self.opening = False
 
     async def open(self):
         os.rename(self.path, self.real)
@@ -188,8 +189,10 @@ class Link:
 
     async def _reopen(self):
         if self.is_here() and os.path.exists(self.real):
+            self.opening = True  # the name is ours although it is another file for a moment
             os.unlink(self.path)
             await self._listen()
+            self.opening = False
 
     def shut(self):
         if self.server:
@@ -212,7 +215,7 @@ class Link:
 
     def is_here(self):
         try:
-            return os.stat(self.path).st_ino == self.inode
+            return self.opening or os.stat(self.path).st_ino == self.inode
         except FileNotFoundError:
             return False
 
