@@ -285,10 +285,11 @@ void assay_member_stop(struct assay_member *member)
     pthread_cond_broadcast(&member->changed);
     pthread_mutex_unlock(&member->lock);
     /* A call that begins just after a cancel would hold the thread for its deadline, so cancels are repeated. */
-    struct timespec until;
-    do {
+    const struct timespec pause = {.tv_nsec = 5 * 1000000};
+    assay_client_cancel_owned(member->coordinator, member);
+    while (pthread_tryjoin_np(member->thread, NULL) != 0) {
+        nanosleep(&pause, NULL);
         assay_client_cancel_owned(member->coordinator, member);
-        until = at_ms(assay_now_ms() + 20);
-    } while (pthread_clockjoin_np(member->thread, NULL, CLOCK_MONOTONIC, &until) != 0);
+    }
     member_free(member);
 }
