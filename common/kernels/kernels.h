@@ -159,6 +159,10 @@ struct assay_codes {
     const float *table;   /* [16] or NULL */
 };
 
+/* What assay_panels_pack_codes makes of codes of this shape takes: bytes of the panels. `codes`, `scales`, `table` are
+ * not read; zeros are counted where there is no table. SIZE_MAX: no memory can hold them. */
+size_t assay_panels_codes_bytes(const struct assay_codes *src, size_t n, size_t k);
+
 /* RESOURCE_EXHAUSTED. n, k, group >= 1; every element has a code and a group. */
 enum assay_status assay_panels_pack_codes(struct assay_pool *pool, const struct assay_codes *src, size_t n, size_t k,
                                           struct assay_panels *ret, struct assay_err *err) ASSAY_MUST_USE;

@@ -114,6 +114,10 @@ enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoi
 enum assay_status assay_panels_load_nf4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                         const char *name, size_t n, size_t k, struct assay_panels *ret,
                                         struct assay_err *err) ASSAY_MUST_USE;
+/* Bytes of the panels that these make. Of nf4 the state is read, which has the size of blocks. */
+size_t assay_panels_int4_bytes(size_t n, size_t k, const struct assay_quantization *quantization);
+enum assay_status assay_panels_measure_nf4(const struct assay_checkpoint *checkpoint, const char *name, size_t n,
+                                           size_t k, size_t *ret_bytes, struct assay_err *err) ASSAY_MUST_USE;
 
 /* A tensor of exactly this name, rank and shape; NOT_FOUND or INVALID_ARGUMENT names it. `columns` 0 means rank 1. */
 enum assay_status assay_tensor_get(const struct assay_checkpoint *checkpoint, const char *name, size_t rows,

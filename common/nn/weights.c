@@ -170,18 +170,6 @@ size_t assay_panels_plain_bytes(enum assay_dtype dtype, size_t n, size_t k)
     return rows * k * assay_dtype_bytes(dtype) + (dtype == ASSAY_I8 ? rows * sizeof(float) : 0);
 }
 
-/* Codes of 4 bits: half a byte each; for each group, as many as NAME.PART has elements, a scale, and maybe a zero. */
-static size_t codes_bytes(const struct assay_checkpoint *checkpoint, const char *name, const char *part, size_t n,
-                          size_t k, bool zeros)
-{
-    char full[NAME_MAX_BYTES];
-    snprintf(full, sizeof full, "%s.%s", name, part);
-    const struct assay_tensor *scales = assay_checkpoint_find(checkpoint, full);
-    size_t groups = scales ? scales->bytes / assay_dtype_bytes(scales->dtype) : 0;
-    size_t rows = (n / ASSAY_PANEL + (n % ASSAY_PANEL != 0)) * ASSAY_PANEL;
-    return rows * k / 2 + groups * (sizeof(float) + zeros);
-}
-
 enum assay_status assay_panels_check(const struct assay_checkpoint *checkpoint, const char *name, size_t n, size_t k,
                                      bool transposed, const struct assay_quantization *quantization, size_t *ret_bytes,
                                      struct assay_err *err)
@@ -192,16 +180,14 @@ enum assay_status assay_panels_check(const struct assay_checkpoint *checkpoint, 
         return status;
     snprintf(full, sizeof full, "%s.weight_packed", name);
     if (assay_checkpoint_find(checkpoint, full)) {
-        *ret_bytes = codes_bytes(checkpoint, name, "weight_scale", n, k, true);
+        *ret_bytes = assay_panels_int4_bytes(n, k, quantization);
         return ASSAY_OK;
     }
     snprintf(full, sizeof full, "%s.weight", name);
     const struct assay_tensor *tensor = assay_checkpoint_find(checkpoint, full);
     bool plain = !tensor || is_plain(tensor->dtype), turned = transposed && plain;
-    if (tensor && tensor->dtype == ASSAY_U8) { /* codes whose shape stands elsewhere */
-        *ret_bytes = codes_bytes(checkpoint, name, "weight.absmax", n, k, false);
-        return ASSAY_OK;
-    }
+    if (tensor && tensor->dtype == ASSAY_U8) /* codes whose shape stands elsewhere */
+        return assay_panels_measure_nf4(checkpoint, name, n, k, ret_bytes, err);
     if (!plain && tensor->dtype != ASSAY_I8)
         return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: %s is %s; weights are F32, BF16, F16, or codes",
                              assay_checkpoint_dir(checkpoint), full, assay_dtype_name(tensor->dtype));

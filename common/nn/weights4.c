@@ -132,6 +132,16 @@ static enum assay_status check_map(const struct source *s)
     return status;
 }
 
+static struct assay_codes nf4_shape(const struct source *s, const struct nf4_state *state)
+{
+    return (struct assay_codes){.high_first = true,
+                                .row_codes = s->k,
+                                .group = state->block,
+                                .row_span = s->k,
+                                .groups = (s->n * s->k + state->block - 1) / state->block,
+                                .table = assay_nf4_table};
+}
+
 enum assay_status assay_panels_load_nf4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                         const char *name, size_t n, size_t k, struct assay_panels *ret,
                                         struct assay_err *err)
@@ -150,15 +160,23 @@ enum assay_status assay_panels_load_nf4(const struct assay_checkpoint *checkpoin
         status = load_absmax(&s, &state, blocks, &absmax);
     if (status != ASSAY_OK)
         return status;
-    struct assay_codes src = {.codes = codes,
-                              .high_first = true,
-                              .row_codes = k,
-                              .group = state.block,
-                              .row_span = k,
-                              .groups = blocks,
-                              .scales = absmax,
-                              .table = assay_nf4_table};
+    struct assay_codes src = nf4_shape(&s, &state);
+    src.codes = codes;
+    src.scales = absmax;
     return assay_panels_pack_codes(pool, &src, n, k, ret, err);
+}
+
+enum assay_status assay_panels_measure_nf4(const struct assay_checkpoint *checkpoint, const char *name, size_t n,
+                                           size_t k, size_t *ret_bytes, struct assay_err *err)
+{
+    const struct source s = {checkpoint, name, n, k, err};
+    struct nf4_state state;
+    enum assay_status status = read_state(&s, &state);
+    if (status != ASSAY_OK)
+        return status;
+    const struct assay_codes shape = nf4_shape(&s, &state);
+    *ret_bytes = assay_panels_codes_bytes(&shape, n, k);
+    return ASSAY_OK;
 }
 
 /* --- int4 --- */
@@ -211,6 +229,19 @@ static enum assay_status load_zeros(const struct source *s, size_t groups, bool 
     return ASSAY_OK;
 }
 
+static struct assay_codes int4_shape(size_t n, size_t k, const struct assay_quantization *quantization)
+{
+    size_t group = quantization->group ? quantization->group : k, groups = (k + group - 1) / group;
+    return (struct assay_codes){
+        .row_codes = (k / 8 + (k % 8 != 0)) * 8, .group = group, .row_span = groups * group, .groups = n * groups};
+}
+
+size_t assay_panels_int4_bytes(size_t n, size_t k, const struct assay_quantization *quantization)
+{
+    const struct assay_codes shape = int4_shape(n, k, quantization);
+    return assay_panels_codes_bytes(&shape, n, k);
+}
+
 enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,
                                          const char *name, size_t n, size_t k,
                                          const struct assay_quantization *quantization, struct assay_panels *ret,
@@ -231,12 +262,9 @@ enum assay_status assay_panels_load_int4(const struct assay_checkpoint *checkpoi
         status = load_zeros(&s, groups, quantization->symmetric, &zeros);
     if (status != ASSAY_OK)
         return status;
-    struct assay_codes src = {.codes = codes,
-                              .row_codes = words * 8,
-                              .group = group,
-                              .row_span = groups * group,
-                              .groups = n * groups,
-                              .scales = scales,
-                              .zeros = zeros};
+    struct assay_codes src = int4_shape(n, k, quantization);
+    src.codes = codes;
+    src.scales = scales;
+    src.zeros = zeros;
     return assay_panels_pack_codes(pool, &src, n, k, ret, err);
 }

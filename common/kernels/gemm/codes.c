@@ -62,6 +62,39 @@ static size_t common_divisor(size_t a, size_t b)
     return a;
 }
 
+struct code_room {
+    size_t code_bytes, count; /* of scales, and of zeros */
+    bool even;                /* scales lie panel by panel */
+};
+
+/* False: no memory can hold it. */
+static bool measure_codes(const struct assay_codes *src, size_t n, size_t k, struct code_room *ret)
+{
+    size_t panels = n / ASSAY_PANEL + (n % ASSAY_PANEL != 0), groups = k / src->group + (k % src->group != 0), bytes;
+    struct code_room room = {.count = src->groups,
+                             .even = src->row_span % src->group == 0 &&
+                                     (groups == 1 || src->group % ASSAY_BLOCK_DEPTH == 0)};
+    bool fits = !__builtin_mul_overflow(panels, k / ASSAY_BLOCK_DEPTH + 1, &bytes) &&
+                !__builtin_mul_overflow(bytes, ASSAY_BLOCK_BYTES, &bytes);
+    if (room.even)
+        fits = fits && !__builtin_mul_overflow(panels * ASSAY_PANEL, groups, &room.count);
+    fits = fits && !__builtin_mul_overflow(room.count, sizeof(float) + 1, &bytes);
+    room.code_bytes = panels * ((k + ASSAY_BLOCK_DEPTH - 1) / ASSAY_BLOCK_DEPTH) * ASSAY_BLOCK_BYTES;
+    *ret = room;
+    return fits;
+}
+
+static size_t bytes_of(const struct code_room *room, bool has_zeros)
+{
+    return room->code_bytes + room->count * (sizeof(float) + has_zeros);
+}
+
+size_t assay_panels_codes_bytes(const struct assay_codes *src, size_t n, size_t k)
+{
+    struct code_room room;
+    return measure_codes(src, n, k, &room) ? bytes_of(&room, !src->table) : SIZE_MAX;
+}
+
 enum assay_status assay_panels_pack_codes(struct assay_pool *pool, const struct assay_codes *src, size_t n, size_t k,
                                           struct assay_panels *ret, struct assay_err *err)
 {
@@ -71,36 +104,27 @@ enum assay_status assay_panels_pack_codes(struct assay_pool *pool, const struct 
                              .group = src->group,
                              .row_span = src->row_span,
                              .step = common_divisor(src->row_span, src->group)};
-    size_t panels = assay_panels_count(&w), groups = k / src->group + (k % src->group != 0), count = src->groups;
-    size_t code_bytes, scale_bytes;
-    bool even = src->row_span % src->group == 0 && (groups == 1 || src->group % ASSAY_BLOCK_DEPTH == 0);
-    bool fits = !__builtin_mul_overflow(panels, k / ASSAY_BLOCK_DEPTH + 1, &code_bytes) &&
-                !__builtin_mul_overflow(code_bytes, ASSAY_BLOCK_BYTES, &code_bytes);
-    if (even) {
-        w.groups = groups;
-        fits = fits && !__builtin_mul_overflow(panels * ASSAY_PANEL, groups, &count);
-    }
-    fits = fits && !__builtin_mul_overflow(count, sizeof *w.scales, &scale_bytes);
-    if (fits) {
-        code_bytes = panels * ((k + ASSAY_BLOCK_DEPTH - 1) / ASSAY_BLOCK_DEPTH) * ASSAY_BLOCK_BYTES;
-        w.data = assay_panels_room(code_bytes + ASSAY_BLOCK_BYTES); /* as a little more is read */
-        w.scales = assay_panels_room(scale_bytes);
-        w.zeros = src->table ? NULL : assay_panels_room(count);
+    struct code_room room;
+    if (measure_codes(src, n, k, &room)) {
+        w.groups = room.even ? k / src->group + (k % src->group != 0) : 0;
+        w.data = assay_panels_room(room.code_bytes + ASSAY_BLOCK_BYTES); /* as a little more is read */
+        w.scales = assay_panels_room(room.count * sizeof *w.scales);
+        w.zeros = src->table ? NULL : assay_panels_room(room.count);
     }
     if (!w.data || !w.scales || (!src->table && !w.zeros)) {
         assay_panels_release(&w);
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for weights of %zu x %zu 4-bit codes", n, k);
     }
-    memset((uint8_t *)w.data + code_bytes, 0, ASSAY_BLOCK_BYTES);
+    memset((uint8_t *)w.data + room.code_bytes, 0, ASSAY_BLOCK_BYTES);
     if (src->table)
         memcpy(w.table, src->table, sizeof w.table);
-    if (!even)
-        memcpy(w.scales, src->scales, scale_bytes);
-    if (!even && !src->table)
-        memcpy(w.zeros, src->zeros, count);
-    w.bytes = code_bytes + scale_bytes + (src->table ? 0 : count);
+    if (!room.even)
+        memcpy(w.scales, src->scales, room.count * sizeof *w.scales);
+    if (!room.even && !src->table)
+        memcpy(w.zeros, src->zeros, room.count);
+    w.bytes = bytes_of(&room, !src->table);
     struct code_packing packing = {src, &w};
-    assay_pool_run(pool, panels, pack_codes_panel, &packing);
+    assay_pool_run(pool, assay_panels_count(&w), pack_codes_panel, &packing);
     *ret = w;
     return ASSAY_OK;
 }
