@@ -120,12 +120,12 @@ static void end(struct assay_service_process *service)
 
 /* Records come and go in buffers of megabytes. Given back to the kernel each time, every page of them would be cleared
  * and mapped anew; so much of what was freed stays in each heap. 32 MiB is the most that malloc takes from its heaps.
- */
+ * An allocator without these thresholds, as sanitizers have, goes its own way: only speed depends on them. */
 static void keep_freed_memory(void)
 {
     enum { KEPT_BYTES = 32 << 20 };
-    if (mallopt(M_MMAP_THRESHOLD, KEPT_BYTES) == 0 || mallopt(M_TRIM_THRESHOLD, KEPT_BYTES) == 0)
-        assay_log(ASSAY_LOG_WARN, "malloc keeps its own thresholds");
+    (void)mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
+    (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }
 
 int main(int argc, char **argv)
