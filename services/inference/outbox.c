@@ -353,8 +353,8 @@ static void *send_batches(void *arg)
         struct assay_batch *batch = outbox->batches[0];
         pthread_mutex_unlock(&outbox->lock);
         trace_batch(outbox, batch);
-        assay_batch_free(batch);
         pthread_mutex_lock(&outbox->lock);
+        assay_batch_free(batch); /* with the lock held: whoever asks for the leases reads the batches that are here */
         memmove(outbox->batches, outbox->batches + 1, (ASSAY_OUTBOX_MAX - 1) * sizeof(struct assay_batch *));
         outbox->count--;
         pthread_cond_broadcast(&outbox->changed);
