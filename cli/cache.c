@@ -441,17 +441,7 @@ static enum assay_status check_options(const struct action *action, const struct
 static bool parse(int argc, char **argv, struct options *options, const char **name, int *ret_exit)
 {
     const struct assay_setting settings[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &options->data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &options->coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
+        ASSAY_REMOTE_SETTINGS(&options->data, &options->coordinator),
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &options->json, .help = "print JSON"},
         {.name = "records",
          .type = ASSAY_SETTING_FLAG,

@@ -63,17 +63,7 @@ static int control_job(const struct control *control, int argc, char **argv)
 {
     struct arguments arguments = {0};
     struct assay_setting settings[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &arguments.data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &arguments.coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
+        ASSAY_REMOTE_SETTINGS(&arguments.data, &arguments.coordinator),
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &arguments.json, .help = "print JSON"},
         {.name = "discard",
          .type = ASSAY_SETTING_FLAG,

@@ -40,17 +40,7 @@ int assay_listing_run(const struct assay_listing *listing, int argc, char **argv
     const char *data = NULL, *coordinator = NULL;
     bool json = false;
     const struct assay_setting settings[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
+        ASSAY_REMOTE_SETTINGS(&data, &coordinator),
         {.name = "json", .type = ASSAY_SETTING_FLAG, .target = &json, .help = "print JSON"},
     };
     const struct assay_command command = {

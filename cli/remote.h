@@ -40,6 +40,20 @@ extern struct assay_remote_keys {
         .argument = "FILE", .help = "public key of that stack"                                                         \
     }
 
+/* The rows of a command that speaks to the stack of `data_target`, or to `coordinator_target`, const char ** each. */
+#define ASSAY_REMOTE_SETTINGS(data_target, coordinator_target)                                                         \
+    {.name = "data",                                                                                                   \
+     .type = ASSAY_SETTING_STRING,                                                                                     \
+     .target = (data_target),                                                                                          \
+     .argument = "DIR",                                                                                                \
+     .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},                                               \
+        {.name = "coordinator",                                                                                        \
+         .type = ASSAY_SETTING_STRING,                                                                                 \
+         .target = (coordinator_target),                                                                               \
+         .argument = "ENDPOINT",                                                                                       \
+         .help = "coordinator of another stack"},                                                                      \
+        ASSAY_REMOTE_KEY_SETTINGS
+
 struct assay_remote {
     struct assay_loop *loop;
     struct assay_client *client;

@@ -117,17 +117,7 @@ int assay_command_trace(int argc, char **argv)
          .target = &output,
          .argument = "FILE",
          .help = "where to write the trace (-o FILE), else to stdout"},
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
+        ASSAY_REMOTE_SETTINGS(&data, &coordinator),
     };
     const struct assay_command command = {
         .usage = "assay trace JOB|last [-o FILE] [--data DIR] [--coordinator ENDPOINT]",

@@ -91,17 +91,7 @@ int assay_command_watch(int argc, char **argv)
     int64_t from = 1;
     bool json = false;
     const struct assay_setting settings[] = {
-        {.name = "data",
-         .type = ASSAY_SETTING_STRING,
-         .target = &data,
-         .argument = "DIR",
-         .help = "data directory of the stack (else $XDG_DATA_HOME/assay)"},
-        {.name = "coordinator",
-         .type = ASSAY_SETTING_STRING,
-         .target = &coordinator,
-         .argument = "ENDPOINT",
-         .help = "coordinator of another stack"},
-        ASSAY_REMOTE_KEY_SETTINGS,
+        ASSAY_REMOTE_SETTINGS(&data, &coordinator),
         {.name = "from",
          .type = ASSAY_SETTING_INT,
          .target = &from,
