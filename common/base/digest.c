@@ -2,6 +2,8 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <pthread.h>
+#include <sodium/core.h>
 #include <sodium/crypto_generichash_blake2b.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,9 +13,24 @@ _Static_assert(sizeof(struct assay_hash) >= sizeof(crypto_generichash_blake2b_st
 
 #define STATE(hash) ((crypto_generichash_blake2b_state *)(void *)(hash)->state)
 
+/* Until then libsodium hashes with its portable code. It fails for want of random numbers only, which no digest needs.
+ */
+static void choose_fast_path(void)
+{
+    int failed = sodium_init();
+    (void)failed;
+}
+
+static void begin(struct assay_hash *hash)
+{
+    static pthread_once_t chosen = PTHREAD_ONCE_INIT;
+    pthread_once(&chosen, choose_fast_path);
+    crypto_generichash_blake2b_init(STATE(hash), NULL, 0, ASSAY_DIGEST_BYTES);
+}
+
 void assay_hash_init(struct assay_hash *hash, const char *domain)
 {
-    crypto_generichash_blake2b_init(STATE(hash), NULL, 0, ASSAY_DIGEST_BYTES);
+    begin(hash);
     assay_hash_str(hash, domain);
 }
 
@@ -110,7 +127,7 @@ enum assay_status assay_digest_from(const void *bytes, size_t len, const char *w
 struct assay_digest assay_digest_of_bytes(const void *bytes, size_t len)
 {
     struct assay_hash hash;
-    crypto_generichash_blake2b_init(STATE(&hash), NULL, 0, ASSAY_DIGEST_BYTES);
+    begin(&hash);
     assay_hash_raw(&hash, bytes, len);
     return assay_hash_final(&hash);
 }
@@ -124,7 +141,7 @@ enum assay_status assay_digest_file(const char *path, struct assay_digest *ret, 
     unsigned char *chunk = malloc(CHUNK_BYTES);
     enum assay_status status = ASSAY_OK;
     struct assay_hash hash;
-    crypto_generichash_blake2b_init(STATE(&hash), NULL, 0, ASSAY_DIGEST_BYTES);
+    begin(&hash);
     while (chunk) {
         ssize_t got = read(fd, chunk, CHUNK_BYTES);
         if (got < 0 && errno == EINTR)
