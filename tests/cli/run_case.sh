@@ -6,8 +6,8 @@ here=$(cd "$(dirname "$0")" && pwd)
 case_name=$1
 scratch=$(mktemp -d /tmp/assay-cli-XXXXXX) || exit 1
 trap 'rm -rf "$scratch"' EXIT
-mkdir "$scratch/home" "$scratch/work"
-cd "$scratch/work" || exit 1
+mkdir "$scratch/home" "$scratch/case"
+cd "$scratch/case" || exit 1
 export HOME="$scratch/home"
 for variable in $(env | sed -n 's/^\(ASSAY_[A-Z_]*\)=.*/\1/p'); do
   case $variable in ASSAY_BIN | ASSAY_SOURCE | ASSAY_SHARED) ;; *) unset "$variable" ;; esac

@@ -8,7 +8,7 @@ run eval model --variants int8 --corpus text --out text/out
 mkdir closed
 chmod 500 closed
 if [ "$(id -u)" = 0 ]; then as_other="setpriv --reuid=65534 --regid=65534 --clear-groups"; else as_other=; fi
-chmod o+rx "$scratch" "$scratch/work" closed
+chmod o+rx "$scratch" "$scratch/case" closed
 cp "$ASSAY_BIN/assay" assay
 $as_other ./assay up --data closed/stack
 echo "exit $?"

@@ -112,7 +112,8 @@ def check_failures(work, where, endpoint):
     described = assay("rpc", endpoint, "describe", "assay.v1.Respond/Generate")
     check("returns (stream assay.v1.GenerateReply);" in described, "reflection describes the methods")
     reply = assay("rpc", endpoint, "assay.v1.Respond/Generate", json.dumps({"model": {"artifactDir": MODEL}, "ids": [5, 6], "tokensMax": 3}))
-    check(sum(len(json.loads(line)["ids"]) for line in reply.splitlines()) == 3, "assay rpc can call them")
+    # The last message may have totals alone: when it comes depends on how fast the others were read.
+    check(sum(len(json.loads(line).get("ids", ())) for line in reply.splitlines()) == 3, "assay rpc can call them")
     for bad in ({}, {"model": {"artifactDir": MODEL}}, {"model": {"artifactDir": "x"}, "prompt": "a"},
                 {"model": {"artifactDir": MODEL}, "prompt": "a", "topP": 7}, {"model": {"artifactDir": MODEL}, "ids": [-1], "tokensMax": 3}):
         assay("rpc", endpoint, "assay.v1.Respond/Generate", json.dumps(bad), code=BAD_INPUT)
