@@ -491,8 +491,12 @@ void assay_scheduler_free(struct assay_scheduler *scheduler)
             assay_scheduler_remove(scheduler, set->runs[slot]);
         }
     }
-    for (size_t i = 0; i < scheduler->clients.capacity; i++)
-        free(scheduler->clients.slots[i].value);
+    for (size_t i = 0; i < scheduler->clients.capacity; i++) {
+        struct client *client = scheduler->clients.slots[i].value;
+        if (client)
+            free(client->refused);
+        free(client);
+    }
     assay_queues_free(scheduler);
     assay_idmap_release(&scheduler->sets);
     assay_idmap_release(&scheduler->clients);
@@ -541,6 +545,17 @@ size_t assay_run_ran(const struct assay_run *run)
 size_t assay_run_pending(const struct assay_run *run)
 {
     return run->pending.members;
+}
+
+const char *assay_run_precision(const struct assay_run *run)
+{
+    return run->set->queue->group->precision;
+}
+
+bool assay_run_is_refused(const struct assay_run *run, uint64_t service_id)
+{
+    const struct client *client = assay_idmap_get(&run->scheduler->clients, service_id);
+    return client && assay_client_refuses(client, &run->set->variant);
 }
 
 bool assay_run_has(const struct assay_run *run, size_t chunk)

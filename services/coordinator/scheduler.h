@@ -113,6 +113,11 @@ bool assay_scheduler_complete(struct assay_scheduler *scheduler, uint64_t servic
  * too often is dead for `reason`. False: the lease is lost. */
 bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id, bool counts,
                             const char *reason);
+/* The model of this lease does not fit into the worker's memory: what is left goes back, not counted, and the worker is
+ * lent nothing of that variant any more. False: the lease is lost. */
+bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id);
+/* Whether the worker has refused the run's variant so. */
+bool assay_run_is_refused(const struct assay_run *run, uint64_t service_id);
 /* Returns the worker's leases but those in held[count], not counted: it never heard of them, or has given them up. The
  * number of leases. */
 size_t assay_scheduler_keep_leases(struct assay_scheduler *scheduler, uint64_t service_id, const uint64_t *held,
@@ -133,6 +138,7 @@ size_t assay_run_total(const struct assay_run *run);
 size_t assay_run_done(const struct assay_run *run);
 size_t assay_run_ran(const struct assay_run *run); /* of done: by leases of this run, not by another job's */
 size_t assay_run_pending(const struct assay_run *run);
+const char *assay_run_precision(const struct assay_run *run);  /* as it was added */
 bool assay_run_has(const struct assay_run *run, size_t chunk); /* done */
 /* "" while none is fixed. */
 const char *assay_run_numerics(const struct assay_run *run);

@@ -95,6 +95,8 @@ struct client {
     struct lease *leases;
     uint64_t rate_set; /* serial of the set that us_per_chunk is about */
     double us_per_chunk;
+    struct assay_variant_id *refused; /* models that do not fit there */
+    size_t refused_count;
 };
 
 struct lease {
@@ -159,6 +161,8 @@ void assay_turn_charge(struct flow *flow, int64_t us);
 bool assay_turn_fix(struct assay_scheduler *s, struct chunk_set *set, const char *numerics);
 
 /* --- scheduler_lease.c --- */
+
+bool assay_client_refuses(const struct client *client, const struct assay_variant_id *variant);
 
 /* How a lease ends. */
 enum lease_end { LEASE_COMPLETED, LEASE_RETURNED, LEASE_EXPIRED, LEASE_DROPPED, LEASE_OUTRUN, LEASE_REMOVED };

@@ -19,6 +19,8 @@
 #define LATE_UNKNOWN_MS 60000
 /* A lease ends after that many times. */
 #define DEADLINE_FACTOR 20
+/* Models that do not fit into a worker and are remembered; the oldest is forgotten, and refused anew. */
+#define REFUSED_MAX ((size_t)64)
 
 /* --- leases --- */
 
@@ -264,11 +266,12 @@ static void fill(const struct assay_scheduler *s, const struct lease *lease, str
 }
 
 /* A lease that is late and held by another worker: the first of the heap, or one of the two behind it. */
-static struct lease *find_late(const struct queue *queue, uint64_t service_id, int64_t now_ms)
+static struct lease *find_late(const struct queue *queue, const struct client *client, int64_t now_ms)
 {
     for (size_t i = 1; queue && i <= 3 && i <= queue->late.count; i++) {
         struct lease *lease = ASSAY_HEAP_OWNER(queue->late.at[i], struct lease, in_late);
-        if (lease->in_late.key <= now_ms && lease->client->id != service_id)
+        if (lease->in_late.key <= now_ms && lease->client != client &&
+            !assay_client_refuses(client, &lease->set->variant))
             return lease;
     }
     return NULL;
@@ -291,7 +294,7 @@ static bool copy_late(struct assay_scheduler *s, const struct assay_ask *ask, st
     enum { TRIES = 4 };
     const struct queue *queue = assay_queue_find(s, ask->precision, ask->numerics_id);
     for (int i = 0; i < TRIES; i++) {
-        struct lease *late = find_late(queue, ask->service_id, now_ms);
+        struct lease *late = find_late(queue, client, now_ms);
         struct assay_run *run = late ? run_for_copy(late) : NULL;
         if (late && !run) {
             late->in_late.key = now_ms + LATE_MIN_MS;
@@ -444,6 +447,34 @@ bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_
     return true;
 }
 
+bool assay_client_refuses(const struct client *client, const struct assay_variant_id *variant)
+{
+    for (size_t i = 0; i < client->refused_count; i++)
+        if (assay_digest_equal(&client->refused[i].digest, &variant->digest))
+            return true;
+    return false;
+}
+
+bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id)
+{
+    static const char reason[] = "its model does not fit into the memory of its worker";
+    struct lease *lease = lease_find(scheduler, service_id, lease_id);
+    if (!lease)
+        return false;
+    struct client *client = lease->client;
+    struct assay_variant_id *refused = client->refused;
+    if (client->refused_count < REFUSED_MAX)
+        refused = realloc(refused, (client->refused_count + 1) * sizeof *refused);
+    else
+        memmove(refused, refused + 1, --client->refused_count * sizeof *refused);
+    if (refused) {
+        refused[client->refused_count++] = lease->set->variant;
+        client->refused = refused;
+    }
+    return_lease(scheduler, lease, refused == NULL, reason, LEASE_RETURNED);
+    return true;
+}
+
 size_t assay_scheduler_keep_leases(struct assay_scheduler *scheduler, uint64_t service_id, const uint64_t *held,
                                    size_t count)
 {
@@ -471,6 +502,7 @@ size_t assay_scheduler_drop_service(struct assay_scheduler *scheduler, uint64_t 
     for (; client->leases; dropped++)
         return_lease(scheduler, client->leases, true, "its worker fell silent", LEASE_DROPPED);
     assay_idmap_remove(&scheduler->clients, service_id);
+    free(client->refused);
     free(client);
     return dropped;
 }

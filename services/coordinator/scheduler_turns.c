@@ -206,6 +206,36 @@ static struct flow *first_flow(const struct queue *queue)
     return node ? ASSAY_HEAP_OWNER(node, struct flow, in_queue) : NULL;
 }
 
+/* The oldest run of the flow that has had least. */
+static struct assay_run *first_run(const struct queue *fixed, const struct queue *open)
+{
+    struct flow *flow = first_flow(fixed), *other = first_flow(open);
+    if (!flow || (other && other->served_us < flow->served_us))
+        flow = other;
+    return flow ? ASSAY_HEAP_OWNER(assay_heap_first(&flow->runs), struct assay_run, in_flow) : NULL;
+}
+
+/* The same for a worker that some models do not fit into: looks at every run that is ready, which are few. */
+static struct assay_run *first_fitting(struct assay_scheduler *s, const struct client *client,
+                                       const struct queue *fixed, const struct queue *open)
+{
+    const struct queue *const queues[] = {fixed, open};
+    struct assay_run *best = NULL;
+    for (size_t q = 0; q < ASSAY_COUNT(queues); q++)
+        for (size_t f = 1; queues[q] && f <= queues[q]->turns.count; f++) {
+            const struct flow *flow = ASSAY_HEAP_OWNER(queues[q]->turns.at[f], struct flow, in_queue);
+            for (size_t i = 1; i <= flow->runs.count; i++) {
+                struct assay_run *run = ASSAY_HEAP_OWNER(flow->runs.at[i], struct assay_run, in_flow);
+                s->steps++;
+                if (!assay_client_refuses(client, &run->set->variant) &&
+                    (!best || flow->served_us < best->flow->served_us ||
+                     (flow == best->flow && run->serial < best->serial)))
+                    best = run;
+            }
+        }
+    return best;
+}
+
 /* The oldest ready run of a variant that this worker may run. */
 static struct assay_run *ready_run(const struct assay_scheduler *s, const struct assay_variant_id *variant,
                                    const struct queue *fixed, const struct queue *open)
@@ -228,13 +258,13 @@ struct assay_run *assay_turn_choose(struct assay_scheduler *s, const struct assa
 {
     struct group *group = group_find(s, ask->precision);
     const struct queue *fixed = queue_in(group, ask->numerics_id), *open = queue_in(group, "");
-    struct flow *flow = first_flow(fixed), *other = first_flow(open);
-    if (!flow || (other && other->served_us < flow->served_us))
-        flow = other;
-    if (!flow)
+    const struct client *client = assay_idmap_get(&s->clients, ask->service_id);
+    bool refuses = client && client->refused_count > 0;
+    struct assay_run *first = refuses ? first_fitting(s, client, fixed, open) : first_run(fixed, open), *best = NULL;
+    if (!first)
         return NULL;
+    const struct flow *flow = first->flow;
     group->clock_us = ASSAY_MAX(group->clock_us, flow->served_us);
-    struct assay_run *best = NULL;
     for (size_t i = 0; i < ask->loaded_count; i++) {
         struct assay_run *loaded = ready_run(s, &ask->loaded[i], fixed, open);
         s->steps++;
@@ -242,7 +272,7 @@ struct assay_run *assay_turn_choose(struct assay_scheduler *s, const struct assa
             (!best || loaded->flow->served_us < best->flow->served_us))
             best = loaded;
     }
-    return best ? best : ASSAY_HEAP_OWNER(assay_heap_first(&flow->runs), struct assay_run, in_flow);
+    return best ? best : first;
 }
 
 const struct assay_variant_id *assay_scheduler_next_variant(struct assay_scheduler *scheduler, const char *precision,

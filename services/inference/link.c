@@ -314,6 +314,7 @@ enum assay_status assay_link_complete(struct assay_link *link, uint64_t service_
         request.failure = (char *)(uintptr_t)completion->failure->text;
         request.has_failure_status = true;
         request.failure_status = completion->failure->status;
+        request.has_too_large = request.too_large = completion->too_large;
     }
     enum assay_status status = assay_call_unary(link->coordinator, &assay__v1__work__descriptor, WORK_COMPLETE,
                                                 &request.base, &options, &reply, err);

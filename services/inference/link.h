@@ -107,6 +107,7 @@ struct assay_completion {
     size_t count;
     uint64_t tokens, compute_us;
     const struct assay_err *failure; /* NULL, or why the rest of the lease goes back */
+    bool too_large;                  /* with a failure: the model does not fit into memory here */
 };
 enum assay_status assay_link_complete(struct assay_link *link, uint64_t service_id, uint64_t lease_id,
                                       const struct assay_completion *completion, int64_t deadline_ms,

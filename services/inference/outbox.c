@@ -297,6 +297,7 @@ static void tell_coordinator(struct assay_outbox *outbox, const struct assay_bat
         .tokens = tokens,
         .compute_us = tokens_all ? batch->compute_us * tokens / tokens_all : 0,
         .failure = failure->status == ASSAY_OK ? NULL : failure,
+        .too_large = batch->too_large,
     };
     enum assay_status status = complete(outbox, lease, &completion, &lost, &err);
     free(keys);

@@ -24,6 +24,7 @@ struct assay_batch {
     uint32_t *tokens;               /* [count]; 0 for extra ones */
     uint64_t compute_us;
     struct assay_err failure; /* status OK: none */
+    bool too_large;           /* the failure: the model does not fit into memory here */
 };
 /* Room for `count` records of the loan. NULL when out of memory. */
 struct assay_batch *assay_batch_new(struct assay_loan *loan, size_t count, size_t floats);

@@ -86,12 +86,14 @@ static void back_off(struct assay_worker *worker)
 /* --- one lease --- */
 
 /* The rest of the lease goes back, after the batches that are on their way. */
-static void give_back(struct assay_worker *worker, struct assay_loan *loan, const struct assay_err *failure)
+static void give_back(struct assay_worker *worker, struct assay_loan *loan, const struct assay_err *failure,
+                      bool too_large)
 {
     struct assay_batch *batch = assay_batch_new(loan, 0, 0);
     if (!batch)
         return; /* out of memory: the lease ends by itself */
     batch->failure = *failure;
+    batch->too_large = too_large;
     assay_outbox_add(worker->outbox, batch);
 }
 
@@ -296,13 +298,14 @@ static void run_lease(struct assay_worker *worker, struct assay_worker_lease *le
     assay_span_number(&span, "chunks", (int64_t)assay_loan_lease(loan)->count);
     struct assay_resident *model = NULL;
     enum assay_status status = get_model(worker, assay_loan_lease(loan), &model, &err);
+    bool too_large = status == ASSAY_RESOURCE_EXHAUSTED;
     if (status == ASSAY_OK)
         status = run_chunks(worker, assay_resident_decoder(model), loan, &err);
     assay_models_release(worker->options.models, model);
     assay_span_text(&span, "status", assay_status_name(status));
     assay_span_end(&span);
     if (status != ASSAY_OK) {
-        give_back(worker, loan, &err);
+        give_back(worker, loan, &err, too_large);
         back_off(worker); /* so that a lease which comes back at once does not spin */
     } else {
         worker->backoff_ms = 0;

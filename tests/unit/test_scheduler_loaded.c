@@ -1,4 +1,4 @@
-/* Models that workers have loaded, and whose turn it is. */
+/* Models that workers have loaded or have no room for, and whose turn it is. */
 #include "tests/cmocka_all.h"
 
 #include "services/coordinator/scheduler.h"
@@ -61,6 +61,47 @@ static void among_loaded_models_the_job_that_had_least_goes_first(void **state)
     assay_scheduler_free(s);
 }
 
+static bool lease(struct assay_scheduler *s, uint64_t service, int64_t now_ms, struct assay_lease *ret)
+{
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_ask ask = ask_of(NULL, 0);
+    ask.service_id = service;
+    ask.chunks_max = CHUNKS;
+    return assay_scheduler_lease(s, &ask, now_ms, ret, &err);
+}
+
+static void a_worker_gets_nothing_of_a_model_that_does_not_fit_there(void **state)
+{
+    (void)state;
+    struct assay_scheduler *s = assay_scheduler_new();
+    struct assay_run *run, *large = add(s, &variant_a, 1), *small = add(s, &variant_b, 1);
+    struct assay_lease got;
+    size_t newly;
+    assert_true(lease(s, 1, 0, &got));
+    assert_ptr_equal(got.run, large);
+    assert_true(assay_scheduler_refuse(s, 1, got.id));
+    assert_false(assay_scheduler_refuse(s, 1, got.id)); /* the lease is over */
+    assert_true(assay_run_is_refused(large, 1));
+    assert_false(assay_run_is_refused(large, 2) || assay_run_is_refused(small, 1));
+    while (lease(s, 1, 0, &got)) {
+        assert_ptr_equal(got.run, small);
+        struct assay_chunk_key keys_done[CHUNKS];
+        for (size_t i = 0; i < got.count; i++)
+            keys_done[i] = keys[got.chunks[i]];
+        assert_true(assay_scheduler_complete(s, 1, got.id, keys_done, got.count, 1000, 0, &run, &newly));
+    }
+    assert_int_equal(assay_run_done(small), CHUNKS);
+    assert_true(lease(s, 2, 0, &got));
+    assert_ptr_equal(got.run, large);
+    assert_int_equal(got.count, CHUNKS);                 /* with all others: it was not counted */
+    assert_false(lease(s, 1, ASSAY_LEASE_MS - 1, &got)); /* late as it is */
+    assert_int_equal(assay_scheduler_drop_service(s, 1), 0);
+    assert_false(assay_run_is_refused(large, 1)); /* another worker by now */
+    assert_true(lease(s, 1, ASSAY_LEASE_MS - 1, &got));
+    assert_true(got.is_copy);
+    assay_scheduler_free(s);
+}
+
 static void the_next_variant_is_what_a_worker_with_nothing_loaded_gets(void **state)
 {
     (void)state;
@@ -86,6 +127,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(among_loaded_models_the_job_that_had_least_goes_first),
+        cmocka_unit_test(a_worker_gets_nothing_of_a_model_that_does_not_fit_there),
         cmocka_unit_test(the_next_variant_is_what_a_worker_with_nothing_loaded_gets),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

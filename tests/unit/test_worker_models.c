@@ -63,6 +63,7 @@ static void a_model_beyond_the_memory_is_refused(void **state)
     wait_until(fixture, has_failure, 0);
     stop_worker(fixture);
     assert_int_equal(last_complete(fixture)->failure_status, ASSAY_RESOURCE_EXHAUSTED);
+    assert_true(last_complete(fixture)->too_large);
     assert_non_null(strstr(last_complete(fixture)->failure, "assay-tiny"));
     assert_non_null(strstr(last_complete(fixture)->failure, "--memory-gb"));
     assert_int_equal(assay_worker_counts(fixture->worker).models.loads, 0);

@@ -171,6 +171,7 @@ static void on_complete(struct assay_call *call, void *service)
     }
     snprintf(complete->failure, sizeof complete->failure, "%s", request->failure ? request->failure : "");
     complete->failure_status = request->failure_status;
+    complete->too_large = request->too_large;
     reply.has_lease_lost = true;
     reply.lease_lost = request->lease_id == fakes->lost_lease_id;
     saw(fakes);

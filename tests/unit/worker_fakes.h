@@ -34,6 +34,7 @@ struct fake_complete {
     bool acknowledged; /* all keys were stored at that time */
     char failure[512];
     uint32_t failure_status;
+    bool too_large;
 };
 
 struct fake_record {

@@ -38,6 +38,7 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     compute_us: int = 0
     failure: AssayError | None = None
+    too_large: bool = False  # the failure: the model does not fit into memory here
 
 
 class Outbox:
@@ -49,12 +50,21 @@ class Outbox:
         self._hurried = threading.Event()
         self._putter = Putter(numerics_id, key, self._hurried)
         self._queue: queue.Queue[Batch | None] = queue.Queue(BATCHES_MAX)
+        self._leases: list[int] = []  # of the batches on their way
+        self._lock = threading.Lock()  # guards _leases
         self._thread = threading.Thread(target=self._run, name="assay-outbox", daemon=True)
         self._thread.start()
 
     def add(self, batch: Batch) -> None:
         """Waits for a place."""
+        with self._lock:
+            self._leases.append(batch.loan.lease.lease_id)
         self._queue.put(batch)
+
+    def leases(self) -> set[int]:
+        """Of the batches on their way."""
+        with self._lock:
+            return set(self._leases)
 
     def drain(self) -> None:
         """Returns when all batches have been dealt with."""
@@ -74,6 +84,8 @@ class Outbox:
                 return
             if not batch.loan.is_over:
                 self._send(batch)
+            with self._lock:
+                self._leases.remove(batch.loan.lease.lease_id)
 
     def _send(self, batch: Batch) -> None:
         lease, failure = batch.loan.lease, batch.failure
@@ -104,6 +116,7 @@ class Outbox:
         if failure:
             request.failure = failure.sentence[:2000]
             request.failure_status = int(failure.status)
+            request.too_large = batch.too_large
         if self._is_lost(lease, request) or failure:
             batch.loan.is_over = True
 

@@ -165,6 +165,8 @@ class Worker:
             wait_ms=int(LEASE_WAIT_S * 1000),
             loaded_variant_ids=[self._loaded] if self._loaded else [],
             batch_chunks=self._options.batch,
+            says_held=True,
+            held_lease_ids=self._outbox.leases(),
         )
         reply = self._leasing.call("assay.v1.Work/Lease", request, deadline_s=LEASE_WAIT_S + LEASE_GRACE_S)
         try:
@@ -190,16 +192,18 @@ class Worker:
                 self._run_batch(loan, chunks)
             self._backoff = 0.0
         except AssayError as error:
-            self._outbox.add(Batch(loan, failure=error))
-            self._back_off()  # so that a lease which comes back at once does not spin
+            self._give_back(loan, error)
         except MemoryError as error:
-            self._outbox.add(Batch(loan, failure=AssayError(Status.RESOURCE_EXHAUSTED, f"out of memory: {error}")))
-            self._back_off()
+            self._give_back(loan, AssayError(Status.RESOURCE_EXHAUSTED, f"out of memory: {error}"))
         except Exception as error:  # the engine's mistake: the chunks go back, counted
             log.exception("the engine failed")
-            sentence = f"{type(error).__name__}: {error}"
-            self._outbox.add(Batch(loan, failure=AssayError(Status.INTERNAL, sentence)))
-            self._back_off()
+            self._give_back(loan, AssayError(Status.INTERNAL, f"{type(error).__name__}: {error}"))
+
+    def _give_back(self, loan: Loan, failure: AssayError) -> None:
+        is_loaded = self._loaded == loan.lease.variant.variant_id
+        too_large = failure.status is Status.RESOURCE_EXHAUSTED and not is_loaded
+        self._outbox.add(Batch(loan, failure=failure, too_large=too_large))
+        self._back_off()  # so that a lease which comes back at once does not spin
 
     def _load(self, lease: Lease) -> None:
         variant = lease.variant
