@@ -7,20 +7,25 @@
 #include <stdlib.h>
 #include <string.h>
 
+#include "common/base/clock.h"
 #include "common/base/limits.h"
+
+/* How long a thread looks for what it waits for before it sleeps: waking it takes longer than a small product does. */
+#define SPIN_US 100
 
 struct assay_pool {
     size_t threads;
     size_t started; /* helper threads, threads - 1 when complete */
     pthread_t *helpers;
-    pthread_mutex_t lock; /* guards what follows */
+    bool spins;           /* there is a CPU for each thread */
+    pthread_mutex_t lock; /* guards turns, and the changes that sleepers wait for */
     pthread_cond_t turn_changed;
     uint64_t turns_taken, turns_over; /* callers of runs, in the order in which they came */
     pthread_cond_t work_ready;
     pthread_cond_t work_done;
-    uint64_t generation; /* counts runs */
-    size_t busy;         /* helpers still in the current run */
-    bool stop;
+    atomic_uint_fast64_t generation; /* counts runs; what follows is of the current one */
+    atomic_size_t busy;              /* helpers still in it */
+    atomic_bool stop;
     assay_pool_fn fn;
     void *arg;
     size_t count;
@@ -42,27 +47,49 @@ static void claim_all(struct assay_pool *pool, size_t thread)
     }
 }
 
+static bool has_work(const struct assay_pool *pool, uint64_t seen)
+{
+    return atomic_load(&pool->stop) || atomic_load(&pool->generation) != seen;
+}
+
+static bool is_done(const struct assay_pool *pool, uint64_t unused)
+{
+    (void)unused;
+    return atomic_load(&pool->busy) == 0;
+}
+
+/* Waits until `holds`; who makes it hold signals `changed`, with the lock held, behind it. */
+static void await(struct assay_pool *pool, bool (*holds)(const struct assay_pool *pool, uint64_t seen), uint64_t seen,
+                  pthread_cond_t *changed)
+{
+    int64_t until_us = pool->spins ? assay_now_us() + SPIN_US : 0;
+    while (pool->spins && assay_now_us() < until_us) {
+        if (holds(pool, seen))
+            return;
+        __builtin_ia32_pause();
+    }
+    pthread_mutex_lock(&pool->lock);
+    while (!holds(pool, seen))
+        pthread_cond_wait(changed, &pool->lock);
+    pthread_mutex_unlock(&pool->lock);
+}
+
 static void *helper_main(void *arg)
 {
     struct helper_start start = *(struct helper_start *)arg;
     free(arg);
     struct assay_pool *pool = start.pool;
-    uint64_t seen = 0;
-    pthread_mutex_lock(&pool->lock);
-    for (;;) {
-        while (!pool->stop && pool->generation == seen)
-            pthread_cond_wait(&pool->work_ready, &pool->lock);
-        if (pool->stop)
-            break;
-        seen = pool->generation;
-        pthread_mutex_unlock(&pool->lock);
+    for (uint64_t seen = 0;; seen++) {
+        await(pool, has_work, seen, &pool->work_ready);
+        if (atomic_load(&pool->stop))
+            return NULL;
         claim_all(pool, start.thread);
-        pthread_mutex_lock(&pool->lock);
-        if (--pool->busy == 0)
+        if (atomic_fetch_sub(&pool->busy, 1) == 1) {
+            pthread_mutex_lock(&pool->lock);
             pthread_cond_signal(&pool->work_done);
+            pthread_mutex_unlock(&pool->lock);
+        }
     }
-    pthread_mutex_unlock(&pool->lock);
-    return NULL;
 }
 
 /* "0-3,8" -> set. */
@@ -132,6 +159,7 @@ enum assay_status assay_pool_new(size_t threads, const char *cpus, struct assay_
     }
     pool->threads = threads;
     pool->helpers = helpers;
+    pool->spins = threads <= assay_cpu_count();
     pthread_mutex_init(&pool->lock, NULL);
     pthread_cond_init(&pool->turn_changed, NULL);
     pthread_cond_init(&pool->work_ready, NULL);
@@ -150,7 +178,7 @@ void assay_pool_free(struct assay_pool *pool)
     if (!pool)
         return;
     pthread_mutex_lock(&pool->lock);
-    pool->stop = true;
+    atomic_store(&pool->stop, true);
     pthread_cond_broadcast(&pool->work_ready);
     pthread_mutex_unlock(&pool->lock);
     for (size_t i = 0; i < pool->started; i++)
@@ -175,21 +203,21 @@ void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, voi
     uint64_t turn = pool->turns_taken++;
     while (pool->turns_over != turn)
         pthread_cond_wait(&pool->turn_changed, &pool->lock);
+    bool shared = count > 1 && pool->started > 0;
     pool->fn = fn;
     pool->arg = arg;
     pool->count = count;
     atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    bool shared = count > 1 && pool->started > 0;
     if (shared) {
-        pool->busy = pool->started;
-        pool->generation++;
+        atomic_store(&pool->busy, pool->started);
+        atomic_fetch_add(&pool->generation, 1);
         pthread_cond_broadcast(&pool->work_ready);
     }
     pthread_mutex_unlock(&pool->lock);
     claim_all(pool, 0);
+    if (shared)
+        await(pool, is_done, 0, &pool->work_done);
     pthread_mutex_lock(&pool->lock);
-    while (shared && pool->busy > 0)
-        pthread_cond_wait(&pool->work_done, &pool->lock);
     pool->turns_over++;
     if (pool->turns_over != pool->turns_taken)
         pthread_cond_broadcast(&pool->turn_changed);

@@ -1,4 +1,5 @@
-/* One pool of threads a process. Work is claimed index by index; nothing spins while idle. */
+/* One pool of threads a process. Work is claimed index by index. A thread without work looks for more for a tenth of a
+ * millisecond, where each has a CPU, and sleeps then. */
 #pragma once
 
 #include "common/base/status.h"

@@ -255,21 +255,26 @@ static void expect_calls(struct counted *counted, size_t count, int calls)
     assert_false(atomic_load(&counted->bad_thread));
 }
 
+/* Threads that look for work as those that sleep: with a CPU for each or without, at once and after a while. */
 static void a_pool_calls_each_index_once_and_returns_when_all_are_done(void **state)
 {
     (void)state;
-    struct assay_pool *pool = NULL;
-    assert_int_equal(assay_pool_new(THREADS, NULL, &pool, NULL), ASSAY_OK);
-    assert_int_equal(assay_pool_threads(pool), THREADS);
-    static const size_t counts[] = {0, 1, 2, 3, 5, INDEXES};
-    for (int round = 0; round < 50; round++) {
-        for (size_t i = 0; i < ASSAY_COUNT(counts); i++) {
-            struct counted counted = {0};
-            assay_pool_run(pool, counts[i], count_call, &counted);
-            expect_calls(&counted, counts[i], 1);
+    static const size_t threads[] = {1, 2, THREADS}, counts[] = {0, 1, 2, 3, 5, INDEXES};
+    for (size_t t = 0; t < ASSAY_COUNT(threads); t++) {
+        struct assay_pool *pool = NULL;
+        assert_int_equal(assay_pool_new(threads[t], NULL, &pool, NULL), ASSAY_OK);
+        assert_int_equal(assay_pool_threads(pool), threads[t]);
+        for (int round = 0; round < 50; round++) {
+            for (size_t i = 0; i < ASSAY_COUNT(counts); i++) {
+                struct counted counted = {0};
+                assay_pool_run(pool, counts[i], count_call, &counted);
+                expect_calls(&counted, counts[i], 1);
+            }
+            if (round % 10 == 0)
+                usleep(1000);
         }
+        assay_pool_free(pool);
     }
-    assay_pool_free(pool);
     assay_pool_free(NULL);
 }
 
