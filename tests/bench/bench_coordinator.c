@@ -15,6 +15,7 @@
 #include <unistd.h>
 
 #include "common/base/clock.h"
+#include "common/base/log.h"
 #include "common/wire/endpoint.h"
 #include "common/wire/envelope.h"
 #include "common/wire/member.h"
@@ -416,6 +417,7 @@ int main(int argc, char **argv)
     report = mmap(NULL, sizeof *report, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     must(report != MAP_FAILED, "out of memory");
     setvbuf(stdout, NULL, _IOLBF, 0);
+    assay_log_init("bench", ASSAY_LOG_ERROR);
     start_coordinator(&coordinator, dir);
     bench_idle(idle, seconds);
     add_work(&coordinator, &job, &request);
