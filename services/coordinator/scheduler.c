@@ -494,7 +494,7 @@ void assay_scheduler_free(struct assay_scheduler *scheduler)
     for (size_t i = 0; i < scheduler->clients.capacity; i++) {
         struct client *client = scheduler->clients.slots[i].value;
         if (client)
-            free(client->refused);
+            free(client->refusals);
         free(client);
     }
     assay_queues_free(scheduler);
@@ -552,10 +552,10 @@ const char *assay_run_precision(const struct assay_run *run)
     return run->set->queue->group->precision;
 }
 
-bool assay_run_is_refused(const struct assay_run *run, uint64_t service_id)
+const char *assay_run_refusal(const struct assay_run *run, uint64_t service_id)
 {
     const struct client *client = assay_idmap_get(&run->scheduler->clients, service_id);
-    return client && assay_client_refuses(client, &run->set->variant);
+    return client ? assay_client_refusal(client, &run->set->variant) : NULL;
 }
 
 bool assay_run_has(const struct assay_run *run, size_t chunk)

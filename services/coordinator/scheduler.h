@@ -115,9 +115,10 @@ bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_
                             const char *reason);
 /* The model of this lease does not fit into the worker's memory: what is left goes back, not counted, and the worker is
  * lent nothing of that variant any more. False: the lease is lost. */
-bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id);
-/* Whether the worker has refused the run's variant so. */
-bool assay_run_is_refused(const struct assay_run *run, uint64_t service_id);
+bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id,
+                            const char *reason);
+/* NULL, or why the worker has refused the run's variant so. Valid until the scheduler changes. */
+const char *assay_run_refusal(const struct assay_run *run, uint64_t service_id);
 /* Returns the worker's leases but those in held[count], not counted: it never heard of them, or has given them up. The
  * number of leases. */
 size_t assay_scheduler_keep_leases(struct assay_scheduler *scheduler, uint64_t service_id, const uint64_t *held,

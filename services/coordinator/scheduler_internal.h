@@ -89,14 +89,20 @@ struct group {
     struct queue *queues;
 };
 
+/* A model that does not fit into a worker. */
+struct refusal {
+    struct assay_variant_id variant;
+    char reason[256];
+};
+
 /* A worker, as far as it has or had leases. */
 struct client {
     uint64_t id;
     struct lease *leases;
     uint64_t rate_set; /* serial of the set that us_per_chunk is about */
     double us_per_chunk;
-    struct assay_variant_id *refused; /* models that do not fit there */
-    size_t refused_count;
+    struct refusal *refusals;
+    size_t refusals_count;
 };
 
 struct lease {
@@ -162,7 +168,8 @@ bool assay_turn_fix(struct assay_scheduler *s, struct chunk_set *set, const char
 
 /* --- scheduler_lease.c --- */
 
-bool assay_client_refuses(const struct client *client, const struct assay_variant_id *variant);
+/* NULL, or why. */
+const char *assay_client_refusal(const struct client *client, const struct assay_variant_id *variant);
 
 /* How a lease ends. */
 enum lease_end { LEASE_COMPLETED, LEASE_RETURNED, LEASE_EXPIRED, LEASE_DROPPED, LEASE_OUTRUN, LEASE_REMOVED };

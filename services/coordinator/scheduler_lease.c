@@ -1,4 +1,5 @@
 /* Lends chunks and takes them back. */
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -20,7 +21,7 @@
 /* A lease ends after that many times. */
 #define DEADLINE_FACTOR 20
 /* Models that do not fit into a worker and are remembered; the oldest is forgotten, and refused anew. */
-#define REFUSED_MAX ((size_t)64)
+#define REFUSALS_MAX ((size_t)64)
 
 /* --- leases --- */
 
@@ -271,7 +272,7 @@ static struct lease *find_late(const struct queue *queue, const struct client *c
     for (size_t i = 1; queue && i <= 3 && i <= queue->late.count; i++) {
         struct lease *lease = ASSAY_HEAP_OWNER(queue->late.at[i], struct lease, in_late);
         if (lease->in_late.key <= now_ms && lease->client != client &&
-            !assay_client_refuses(client, &lease->set->variant))
+            !assay_client_refusal(client, &lease->set->variant))
             return lease;
     }
     return NULL;
@@ -447,31 +448,39 @@ bool assay_scheduler_return(struct assay_scheduler *scheduler, uint64_t service_
     return true;
 }
 
-bool assay_client_refuses(const struct client *client, const struct assay_variant_id *variant)
+const char *assay_client_refusal(const struct client *client, const struct assay_variant_id *variant)
 {
-    for (size_t i = 0; i < client->refused_count; i++)
-        if (assay_digest_equal(&client->refused[i].digest, &variant->digest))
-            return true;
-    return false;
+    for (size_t i = 0; i < client->refusals_count; i++)
+        if (assay_digest_equal(&client->refusals[i].variant.digest, &variant->digest))
+            return client->refusals[i].reason;
+    return NULL;
 }
 
-bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id)
+/* False: out of memory. */
+static bool note_refusal(struct client *client, const struct assay_variant_id *variant, const char *reason)
 {
-    static const char reason[] = "its model does not fit into the memory of its worker";
+    if (client->refusals_count < REFUSALS_MAX) {
+        struct refusal *grown = realloc(client->refusals, (client->refusals_count + 1) * sizeof *grown);
+        if (!grown)
+            return false;
+        client->refusals = grown;
+    } else {
+        memmove(client->refusals, client->refusals + 1, --client->refusals_count * sizeof *client->refusals);
+    }
+    struct refusal *refusal = &client->refusals[client->refusals_count++];
+    refusal->variant = *variant;
+    snprintf(refusal->reason, sizeof refusal->reason, "%s", reason);
+    return true;
+}
+
+bool assay_scheduler_refuse(struct assay_scheduler *scheduler, uint64_t service_id, uint64_t lease_id,
+                            const char *reason)
+{
     struct lease *lease = lease_find(scheduler, service_id, lease_id);
     if (!lease)
         return false;
-    struct client *client = lease->client;
-    struct assay_variant_id *refused = client->refused;
-    if (client->refused_count < REFUSED_MAX)
-        refused = realloc(refused, (client->refused_count + 1) * sizeof *refused);
-    else
-        memmove(refused, refused + 1, --client->refused_count * sizeof *refused);
-    if (refused) {
-        refused[client->refused_count++] = lease->set->variant;
-        client->refused = refused;
-    }
-    return_lease(scheduler, lease, refused == NULL, reason, LEASE_RETURNED);
+    bool noted = note_refusal(lease->client, &lease->set->variant, reason);
+    return_lease(scheduler, lease, !noted, reason, LEASE_RETURNED);
     return true;
 }
 
@@ -502,7 +511,7 @@ size_t assay_scheduler_drop_service(struct assay_scheduler *scheduler, uint64_t 
     for (; client->leases; dropped++)
         return_lease(scheduler, client->leases, true, "its worker fell silent", LEASE_DROPPED);
     assay_idmap_remove(&scheduler->clients, service_id);
-    free(client->refused);
+    free(client->refusals);
     free(client);
     return dropped;
 }

@@ -227,7 +227,7 @@ static struct assay_run *first_fitting(struct assay_scheduler *s, const struct c
             for (size_t i = 1; i <= flow->runs.count; i++) {
                 struct assay_run *run = ASSAY_HEAP_OWNER(flow->runs.at[i], struct assay_run, in_flow);
                 s->steps++;
-                if (!assay_client_refuses(client, &run->set->variant) &&
+                if (!assay_client_refusal(client, &run->set->variant) &&
                     (!best || flow->served_us < best->flow->served_us ||
                      (flow == best->flow && run->serial < best->serial)))
                     best = run;
@@ -259,7 +259,7 @@ struct assay_run *assay_turn_choose(struct assay_scheduler *s, const struct assa
     struct group *group = group_find(s, ask->precision);
     const struct queue *fixed = queue_in(group, ask->numerics_id), *open = queue_in(group, "");
     const struct client *client = assay_idmap_get(&s->clients, ask->service_id);
-    bool refuses = client && client->refused_count > 0;
+    bool refuses = client && client->refusals_count > 0;
     struct assay_run *first = refuses ? first_fitting(s, client, fixed, open) : first_run(fixed, open), *best = NULL;
     if (!first)
         return NULL;

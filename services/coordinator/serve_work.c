@@ -272,22 +272,6 @@ static void note_work(const struct assay_coordinator *c, const Assay__V1__Comple
     assay_counter_add(assay_metric_series(c->metrics.compute, &precision), request->compute_us);
 }
 
-/* Locked: no worker that the run could still go to has room for its model. */
-static bool fits_nowhere(const struct assay_coordinator *c, const struct assay_run *run)
-{
-    const char *precision = assay_run_precision(run), *numerics = assay_run_numerics(run);
-    const struct assay_service *worker = NULL;
-    while ((worker = assay_registry_next(&c->registry, ASSAY_SERVICE_INFERENCE, worker))) {
-        char bound[ASSAY_QUEUE_BYTES_MAX];
-        assay_queue_of_worker(worker->precision, worker->numerics, bound);
-        bool serves = strcmp(worker->precision, precision) == 0 || strcmp(bound, precision) == 0;
-        if (serves && worker->health != ASSAY_HEALTH_DEAD &&
-            (!numerics[0] || strcmp(numerics, worker->numerics) == 0) && !assay_run_is_refused(run, worker->id))
-            return false;
-    }
-    return true;
-}
-
 /* Locked: a worker gives a lease up. */
 static void apply_failure(struct assay_coordinator *c, const Assay__V1__CompleteRequest *request,
                           struct assay_job_run *job_run)
@@ -296,10 +280,7 @@ static void apply_failure(struct assay_coordinator *c, const Assay__V1__Complete
     const char *label = job_run ? job_run->job->plan.variants[job_run - job_run->job->runs].label : "-";
     assay_log(ASSAY_LOG_WARN, "worker returned chunks variant=%s reason=\"%.300s\"", label, request->failure);
     if (request->too_large) {
-        assay_scheduler_refuse(c->scheduler, request->service_id, request->lease_id);
-        if (job_run && fits_nowhere(c, job_run->run))
-            assay_err_set(&job_run->failure, ASSAY_RESOURCE_EXHAUSTED,
-                          "variant %s fits into the memory of no worker: %.300s", label, request->failure);
+        assay_scheduler_refuse(c->scheduler, request->service_id, request->lease_id, request->failure);
     } else {
         if (job_run && is_final(status))
             assay_err_set(&job_run->failure, status, "%.400s", request->failure);

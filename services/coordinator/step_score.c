@@ -268,7 +268,25 @@ static enum assay_status keep_scores(struct assay_job *job, const struct assay_s
     return status;
 }
 
-/* Locked: a failure of a worker that no retry mends, or a chunk that failed too often. */
+/* Locked: NULL, or why the run waits in vain: no worker that is there and could take it has room for its model. */
+static const char *refused_by_all(const struct assay_coordinator *c, const struct assay_run *run)
+{
+    const char *precision = assay_run_precision(run), *numerics = assay_run_numerics(run), *refusal = NULL;
+    const struct assay_service *worker = NULL;
+    while ((worker = assay_registry_next(&c->registry, ASSAY_SERVICE_INFERENCE, worker))) {
+        char bound[ASSAY_QUEUE_BYTES_MAX];
+        assay_queue_of_worker(worker->precision, worker->numerics, bound);
+        bool serves = strcmp(worker->precision, precision) == 0 || strcmp(bound, precision) == 0;
+        if (!serves || worker->health == ASSAY_HEALTH_DEAD || (numerics[0] && strcmp(numerics, worker->numerics) != 0))
+            continue;
+        refusal = assay_run_refusal(run, worker->id);
+        if (!refusal)
+            return NULL;
+    }
+    return refusal;
+}
+
+/* Locked: a failure of a worker that no retry mends, a chunk that failed too often, or a model that fits nowhere. */
 static enum assay_status check_runs(struct assay_job *job, struct assay_err *err)
 {
     for (size_t i = 0; i < job->plan.variants_count; i++) {
@@ -278,6 +296,11 @@ static enum assay_status check_runs(struct assay_job *job, struct assay_err *err
         const char *reason = run->run ? assay_run_dead_reason(run->run) : NULL;
         if (reason)
             return assay_err_set(err, ASSAY_ABORTED, "%s", reason);
+        const char *refusal =
+            run->run && assay_run_pending(run->run) > 0 ? refused_by_all(job->coordinator, run->run) : NULL;
+        if (refusal)
+            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "variant %s fits into the memory of no worker: %s",
+                                 job->plan.variants[i].label, refusal);
     }
     return ASSAY_OK;
 }

@@ -33,11 +33,14 @@ def check_fits_nowhere(data, work):
     with Stack(data) as stack, Worker(data, 100_000) as one, Worker(data, 200_000) as other:
         for worker in (one, other):
             wait_for(lambda w=worker: w.service(stack), 30, "a small worker is registered")
-        job = start_eval(data, os.path.join(work, "nowhere"), *JOB)
-        _, errors = job.communicate(timeout=120)
-        check(job.returncode == RESOURCES, f"a model that fits nowhere ends the job: {errors}")
-        check("variant fp32 fits into the memory of no worker" in errors and "--memory-gb allows" in errors,
-              "with the variant, its size and what there is")
+        jobs = [start_eval(data, os.path.join(work, name), *JOB) for name in ("nowhere", "beside")]
+        jobs[0].wait(120)
+        jobs.append(start_eval(data, os.path.join(work, "again"), *JOB))
+        for job in jobs:
+            _, errors = job.communicate(timeout=120)
+            check(job.returncode == RESOURCES, f"a model that fits nowhere ends the job: {errors}")
+            check("variant fp32 fits into the memory of no worker" in errors and "--memory-gb allows" in errors,
+                  "with the variant, its size and what there is")
 
 
 def check_goes_where_it_fits(data, work, wanted):

@@ -79,10 +79,11 @@ static void a_worker_gets_nothing_of_a_model_that_does_not_fit_there(void **stat
     size_t newly;
     assert_true(lease(s, 1, 0, &got));
     assert_ptr_equal(got.run, large);
-    assert_true(assay_scheduler_refuse(s, 1, got.id));
-    assert_false(assay_scheduler_refuse(s, 1, got.id)); /* the lease is over */
-    assert_true(assay_run_is_refused(large, 1));
-    assert_false(assay_run_is_refused(large, 2) || assay_run_is_refused(small, 1));
+    assert_true(assay_scheduler_refuse(s, 1, got.id, "too large"));
+    assert_false(assay_scheduler_refuse(s, 1, got.id, "too large")); /* the lease is over */
+    assert_string_equal(assay_run_refusal(large, 1), "too large");
+    assert_null(assay_run_refusal(large, 2));
+    assert_null(assay_run_refusal(small, 1));
     while (lease(s, 1, 0, &got)) {
         assert_ptr_equal(got.run, small);
         struct assay_chunk_key keys_done[CHUNKS];
@@ -96,7 +97,7 @@ static void a_worker_gets_nothing_of_a_model_that_does_not_fit_there(void **stat
     assert_int_equal(got.count, CHUNKS);                 /* with all others: it was not counted */
     assert_false(lease(s, 1, ASSAY_LEASE_MS - 1, &got)); /* late as it is */
     assert_int_equal(assay_scheduler_drop_service(s, 1), 0);
-    assert_false(assay_run_is_refused(large, 1)); /* another worker by now */
+    assert_null(assay_run_refusal(large, 1)); /* another worker by now */
     assert_true(lease(s, 1, ASSAY_LEASE_MS - 1, &got));
     assert_true(got.is_copy);
     assay_scheduler_free(s);
