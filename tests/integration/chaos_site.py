@@ -70,11 +70,10 @@ class Disk:
                                  capture_output=True, text=True, check=False)
         self.why_not = "" if mounted.returncode == 0 else mounted.stderr.strip()
         self.filler = os.path.join(path, "filler")
-
-    def is_full(self):
-        return os.path.exists(self.filler)
+        self.is_full = False  # the filler's name is gone before its pages are
 
     def fill(self):
+        self.is_full = True
         with open(self.filler, "ab", buffering=0) as file:
             try:
                 while True:
@@ -86,6 +85,7 @@ class Disk:
     def make_room(self):
         if os.path.exists(self.filler):
             os.unlink(self.filler)
+        self.is_full = False
 
     def close(self):
         if not self.why_not:
@@ -176,6 +176,7 @@ class Site:
         self.stack, self.client, self.extras = None, None, []
         self.job, self.later = [], []
         self.clients = 0
+        self.has_pruned = False
 
     # --- beginning and end ---
 
@@ -214,7 +215,9 @@ class Site:
             return any(line.startswith("ready: ") and f"(process {self.stack.process.pid}," in line for line in file)
 
     def _accepted(self):
-        """Whether every client's job has begun."""
+        """Whether every client's job has begun; one that has left already has told why."""
+        if self.client.poll() is not None:
+            return True
         with open(os.path.join(self.data, "logs", "coordinator.log"), encoding="utf-8", errors="replace") as file:
             return len({line.split("job=")[1].split()[0] for line in file if " job running job=" in line}) >= self.clients
 
@@ -325,7 +328,7 @@ class Site:
         pid = self.client.pid
         self.client.kill()
         self.client.communicate()
-        wait_for(lambda: not (self.disk and self.disk.is_full()), 20, "there is room")
+        wait_for(lambda: not (self.disk and self.disk.is_full), 20, "there is room")
         self.start_job(self.job)
         return f"SIGKILL to assay eval ({pid}), and it is started again"
 
@@ -370,6 +373,7 @@ class Site:
 
     def prune(self):
         """What running jobs need stays; in a job under disturbance the command itself may find nobody."""
+        self.has_pruned = True
         return f"assay cache prune --all ends with {assay('cache', 'prune', '--all', '--data', self.data, code=None).returncode}"
 
     def strange(self, kind, seed):
