@@ -31,6 +31,7 @@ LINKED = ("coordinator", "evaluator", "quantizer")
 PERIOD_S = 3.0     # disturbances begin within that time
 ROUND_S = 150      # a job that has no verdict by then hangs
 SETTLE_S = 60      # until records are where they belong
+LEAVE_S = 15       # until workers whose supervisor was killed have ended, too
 CRASHES = ("ABRT", "SEGV", "BUS", "FPE", "ILL")
 KILLS_MAX = 3      # of one kind in a round: the supervisor gives up at the fifth death within a minute
 
@@ -158,9 +159,11 @@ class Round:
             crashes = [line for line in site.events() if any(f"signal {name}" in line for name in CRASHES)]
             if crashes:
                 raise Failure(f"a process crashed: {crashes[0].strip()}")
-            left = [row for row in processes(site.data) if alive(row[0])]
-            if left:
-                raise Failure(f"processes are left: {left}")
+            deadline = time.monotonic() + LEAVE_S
+            while left := [row for row in processes(site.data) if alive(row[0])]:
+                if time.monotonic() > deadline:
+                    raise Failure(f"processes are left: {left}")
+                time.sleep(0.1)
         finally:
             site.close()
             self.tell("end")
