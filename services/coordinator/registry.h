@@ -10,8 +10,8 @@
 #include "common/base/shard_map.h"
 #include "services/coordinator/idmap.h"
 
-#define ASSAY_HEARTBEAT_MS 1000
-/* Three and five heartbeats: a loaded machine delays one or two. */
+#define ASSAY_HEARTBEAT_MS 1250
+/* Two heartbeats are late; four are: a loaded machine delays one or two. */
 #define ASSAY_SUSPECT_MS 3000
 #define ASSAY_DEAD_MS 5000
 #define ASSAY_GONE_MS 30000

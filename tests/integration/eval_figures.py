@@ -63,7 +63,7 @@ def agree_with_float64(report, scratch):
 
 
 def settled_counter(stack, precision):
-    """A worker's count of chunks, once its heartbeats (one a second) have told it."""
+    """A worker's count of chunks, once its heartbeats (one in 1.25 s) have told it."""
     time.sleep(2.5)
     return stack.service("inference", precision)["counters"]["chunksRun"]
 
