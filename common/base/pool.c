@@ -10,8 +10,11 @@
 #include "common/base/clock.h"
 #include "common/base/limits.h"
 
-/* How long a thread looks for what it waits for before it sleeps: waking it takes longer than a small product does. */
+/* How long a thread looks for what it waits for before it sleeps: waking it takes longer than a small product does. It
+ * does so while waits are short: where products are large, or others have the CPU, it would only take time from them.
+ */
 #define SPIN_US 100
+#define SHORT_WAIT_US 200
 
 struct assay_pool {
     size_t threads;
@@ -30,6 +33,7 @@ struct assay_pool {
     void *arg;
     size_t count;
     atomic_size_t next;
+    int64_t waited_us; /* for the helpers, by the last caller */
 };
 
 struct helper_start {
@@ -58,20 +62,31 @@ static bool is_done(const struct assay_pool *pool, uint64_t unused)
     return atomic_load(&pool->busy) == 0;
 }
 
-/* Waits until `holds`; who makes it hold signals `changed`, with the lock held, behind it. */
-static void await(struct assay_pool *pool, bool (*holds)(const struct assay_pool *pool, uint64_t seen), uint64_t seen,
-                  pthread_cond_t *changed)
+static bool spin(const struct assay_pool *pool, bool (*holds)(const struct assay_pool *pool, uint64_t seen),
+                 uint64_t seen, int64_t until_us)
 {
-    int64_t until_us = pool->spins ? assay_now_us() + SPIN_US : 0;
-    while (pool->spins && assay_now_us() < until_us) {
-        if (holds(pool, seen))
-            return;
+    while (!holds(pool, seen)) {
+        if (assay_now_us() >= until_us)
+            return false;
         __builtin_ia32_pause();
     }
-    pthread_mutex_lock(&pool->lock);
-    while (!holds(pool, seen))
-        pthread_cond_wait(changed, &pool->lock);
-    pthread_mutex_unlock(&pool->lock);
+    return true;
+}
+
+/* Waits until `holds`; who makes it hold signals `changed`, with the lock held, behind it. *waited_us is what it took
+ * the last time, and becomes what it took now. */
+static void await(struct assay_pool *pool, bool (*holds)(const struct assay_pool *pool, uint64_t seen), uint64_t seen,
+                  pthread_cond_t *changed, int64_t *waited_us)
+{
+    int64_t begin_us = assay_now_us();
+    bool looks = pool->spins && *waited_us < SHORT_WAIT_US;
+    if (!looks || !spin(pool, holds, seen, begin_us + SPIN_US)) {
+        pthread_mutex_lock(&pool->lock);
+        while (!holds(pool, seen))
+            pthread_cond_wait(changed, &pool->lock);
+        pthread_mutex_unlock(&pool->lock);
+    }
+    *waited_us = assay_now_us() - begin_us;
 }
 
 static void *helper_main(void *arg)
@@ -79,8 +94,9 @@ static void *helper_main(void *arg)
     struct helper_start start = *(struct helper_start *)arg;
     free(arg);
     struct assay_pool *pool = start.pool;
+    int64_t waited_us = 0;
     for (uint64_t seen = 0;; seen++) {
-        await(pool, has_work, seen, &pool->work_ready);
+        await(pool, has_work, seen, &pool->work_ready, &waited_us);
         if (atomic_load(&pool->stop))
             return NULL;
         claim_all(pool, start.thread);
@@ -216,7 +232,7 @@ void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, voi
     pthread_mutex_unlock(&pool->lock);
     claim_all(pool, 0);
     if (shared)
-        await(pool, is_done, 0, &pool->work_done);
+        await(pool, is_done, 0, &pool->work_done, &pool->waited_us);
     pthread_mutex_lock(&pool->lock);
     pool->turns_over++;
     if (pool->turns_over != pool->turns_taken)

@@ -1,5 +1,5 @@
-/* One pool of threads a process. Work is claimed index by index. A thread without work looks for more for a tenth of a
- * millisecond, where each has a CPU, and sleeps then. */
+/* One pool of threads a process. Work is claimed index by index. A thread without work sleeps; while waits
+ * are short, and where each thread has a CPU, it looks for more for a tenth of a millisecond first. */
 #pragma once
 
 #include "common/base/status.h"
