@@ -23,6 +23,7 @@ HERE = pathlib.Path(__file__).resolve().parent
 SCHEMES = ("int8", "nf4", "int4", "bf16:compute=f32")
 KEEP_JOBS = 20
 SAMPLE_S = 5
+KILL_S = 20  # between two kills: the supervisor gives up at the fifth death within a minute
 VERDICTS = (0, 1, 2)
 CANCELLED = (10, 11)
 
@@ -78,6 +79,7 @@ class Samples:
 class Soak:
     def __init__(self, seed, stack, data, out):
         self.random = random.Random(seed)
+        self.killed = -KILL_S
         self.stack, self.data, self.out = stack, data, out
         self.counts = dict.fromkeys(("jobs", "cancelled", "watched", "workers killed", "pruned", "removed", "failed"), 0)
 
@@ -91,6 +93,9 @@ class Soak:
 
     def kill_worker(self, processes):
         """The worker of int8; those of the other schemes live on to be measured."""
+        if time.monotonic() < self.killed + KILL_S:
+            return
+        self.killed = time.monotonic()
         for pid, _, argv in processes():
             if "--precision" in argv and argv[argv.index("--precision") + 1] == "int8":
                 os.kill(pid, signal.SIGKILL)

@@ -71,6 +71,7 @@ class Disk:
         self.why_not = "" if mounted.returncode == 0 else mounted.stderr.strip()
         self.filler = os.path.join(path, "filler")
         self.is_full = False  # the filler's name is gone before its pages are
+        self.emptying = threading.Lock()
 
     def fill(self):
         self.is_full = True
@@ -83,9 +84,10 @@ class Disk:
                     raise
 
     def make_room(self):
-        if os.path.exists(self.filler):
-            os.unlink(self.filler)
-        self.is_full = False
+        with self.emptying:
+            if os.path.exists(self.filler):
+                os.unlink(self.filler)
+            self.is_full = False
 
     def close(self):
         if not self.why_not:
