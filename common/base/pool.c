@@ -62,13 +62,21 @@ static bool is_done(const struct assay_pool *pool, uint64_t unused)
     return atomic_load(&pool->busy) == 0;
 }
 
+/* Tells the CPU that a thread waits for another. */
+static void relax(void)
+{
+#if defined(__x86_64__)
+    __builtin_ia32_pause();
+#endif
+}
+
 static bool spin(const struct assay_pool *pool, bool (*holds)(const struct assay_pool *pool, uint64_t seen),
                  uint64_t seen, int64_t until_us)
 {
     while (!holds(pool, seen)) {
         if (assay_now_us() >= until_us)
             return false;
-        __builtin_ia32_pause();
+        relax();
     }
     return true;
 }

@@ -106,11 +106,12 @@ static bool is_stopping(void *arg)
 struct search {
     struct assay_worker *worker;
     const struct assay_worker_lease *lease;
+    bool found;
 };
 
 static enum assay_status find_artifact(void *arg, char dir[ASSAY_PATH_MAX], struct assay_err *err)
 {
-    const struct search *search = arg;
+    struct search *search = arg;
     const struct assay_artifact_source source = {.loop = search->worker->options.loop,
                                                  .variant = &search->lease->variant,
                                                  .artifact_dir = search->lease->artifact_dir,
@@ -121,6 +122,7 @@ static enum assay_status find_artifact(void *arg, char dir[ASSAY_PATH_MAX], stru
     enum assay_status status = assay_artifact_find(&source, dir, err);
     if (status == ASSAY_CANCELLED)
         status = assay_err_set(err, ASSAY_UNAVAILABLE, "the worker is shutting down");
+    search->found = status == ASSAY_OK;
     return status;
 }
 
@@ -130,8 +132,9 @@ static bool search_is_over(void *arg)
     return is_stopping(search->worker);
 }
 
+/* *ret_too_large: it is here, and memory has no room for it; a disk without room for it is another matter. */
 static enum assay_status get_model(struct assay_worker *worker, const struct assay_worker_lease *lease,
-                                   struct assay_resident **ret, struct assay_err *err)
+                                   struct assay_resident **ret, bool *ret_too_large, struct assay_err *err)
 {
     bool was_there = false;
     char hex[ASSAY_DIGEST_HEX];
@@ -140,7 +143,7 @@ static enum assay_status get_model(struct assay_worker *worker, const struct ass
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "this worker runs %s, the lease is of %s",
                              worker->options.precision, lease->scheme);
     struct assay_span span;
-    struct search search = {worker, lease};
+    struct search search = {.worker = worker, .lease = lease};
     const struct assay_model_want want = {.part = ASSAY_MODEL_DECODER,
                                           .id = lease->variant.digest,
                                           .dir = lease->artifact_dir,
@@ -150,6 +153,7 @@ static enum assay_status get_model(struct assay_worker *worker, const struct ass
                                           .arg = &search};
     assay_span_begin(&span, "load", NULL);
     enum assay_status status = assay_models_acquire(worker->options.models, &want, ret, &was_there, err);
+    *ret_too_large = search.found && status == ASSAY_RESOURCE_EXHAUSTED;
     if (was_there)
         return status;
     assay_span_end(&span);
@@ -297,8 +301,8 @@ static void run_lease(struct assay_worker *worker, struct assay_worker_lease *le
     assay_span_text(&span, "precision", worker->options.precision);
     assay_span_number(&span, "chunks", (int64_t)assay_loan_lease(loan)->count);
     struct assay_resident *model = NULL;
-    enum assay_status status = get_model(worker, assay_loan_lease(loan), &model, &err);
-    bool too_large = status == ASSAY_RESOURCE_EXHAUSTED;
+    bool too_large = false;
+    enum assay_status status = get_model(worker, assay_loan_lease(loan), &model, &too_large, &err);
     if (status == ASSAY_OK)
         status = run_chunks(worker, assay_resident_decoder(model), loan, &err);
     assay_models_release(worker->options.models, model);

@@ -22,6 +22,10 @@ BATCHES_MAX = 2
 COMPLETE_S = 10.0
 
 
+class ModelTooLarge(AssayError):
+    """The model is here, and memory has no room for it."""
+
+
 class Loan:
     """A lease under way. It is over when it was lost or given back: what is left of it is dropped."""
 
@@ -38,7 +42,6 @@ class Batch:
     records: list[Record] = field(default_factory=list)
     compute_us: int = 0
     failure: AssayError | None = None
-    too_large: bool = False  # the failure: the model does not fit into memory here
 
 
 class Outbox:
@@ -116,7 +119,7 @@ class Outbox:
         if failure:
             request.failure = failure.sentence[:2000]
             request.failure_status = int(failure.status)
-            request.too_large = batch.too_large
+            request.too_large = isinstance(failure, ModelTooLarge)
         if self._is_lost(lease, request) or failure:
             batch.loan.is_over = True
 

@@ -19,7 +19,7 @@ from .engine import Engine, Sequence
 from .lease import CHUNKS_MAX, Chunk, Lease, read_lease
 from .member import Member, jittered
 from .narrow import is_measured, narrow
-from .outbox import Batch, Loan, Outbox
+from .outbox import Batch, Loan, ModelTooLarge, Outbox
 from .putting import Record
 
 log = logging.getLogger("assay.worker")
@@ -200,9 +200,7 @@ class Worker:
             self._give_back(loan, AssayError(Status.INTERNAL, f"{type(error).__name__}: {error}"))
 
     def _give_back(self, loan: Loan, failure: AssayError) -> None:
-        is_loaded = self._loaded == loan.lease.variant.variant_id
-        too_large = failure.status is Status.RESOURCE_EXHAUSTED and not is_loaded
-        self._outbox.add(Batch(loan, failure=failure, too_large=too_large))
+        self._outbox.add(Batch(loan, failure=failure))
         self._back_off()  # so that a lease which comes back at once does not spin
 
     def _load(self, lease: Lease) -> None:
@@ -217,7 +215,14 @@ class Worker:
         self._loaded = b""
         started = time.monotonic()
         found = find_artifact(variant, self._options.cache_dir, self._options.key, self._stopping.is_set)
-        self._engine.load(dataclasses.replace(variant, artifact_dir=found))
+        try:
+            self._engine.load(dataclasses.replace(variant, artifact_dir=found))
+        except MemoryError as error:
+            raise ModelTooLarge(Status.RESOURCE_EXHAUSTED, f"out of memory: {error}") from error
+        except AssayError as error:
+            if error.status is not Status.RESOURCE_EXHAUSTED:
+                raise
+            raise ModelTooLarge(error.status, error.sentence) from error
         self._loaded = variant.variant_id
         self.models_loaded += 1
         wall_ms = (time.monotonic() - started) * 1000
