@@ -61,6 +61,22 @@ static void print_shape(const struct assay_model_config *c)
     printf("vocabulary     %zu ids, %zu in use\n", c->vocab, c->vocab_used);
 }
 
+static void print_encoder(const struct model_description *m)
+{
+    const struct assay_encoder_config *c = &m->encoder;
+    char text[32];
+    printf("layers         %zu of %zu, MLP of %zu\n", c->layers, c->hidden, c->intermediate);
+    printf("attention      %zu heads of %zu, both ways\n", c->heads, c->hidden / c->heads);
+    printf("positions      %zu, an embedding each\n", c->positions);
+    printf("vocabulary     %zu ids", c->vocab);
+    if (c->types > 1)
+        printf(", %zu types of tokens", c->types);
+    putchar('\n');
+    if (c->labels > 0)
+        printf("labels         %zu\n", c->labels);
+    printf("memory         %s of a worker\n", size_text(m->encoder_bytes, text));
+}
+
 static void print_head(const struct model_description *m)
 {
     char hex[ASSAY_DIGEST_HEX];
@@ -79,12 +95,15 @@ static void print_text(const struct model_description *m)
     char stored[32], head[32], chunk[32];
     print_line("model          %s", m->dir);
     print_line("architecture   %s", m->architecture);
-    print_line("runs           %s%s", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason);
+    print_line("runs           %s%s%s", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason,
+               m->runs && m->is_encoder ? " (an encoder: embed and classify; eval is of decoders)" : "");
     printf("parameters     %llu\n", (unsigned long long)m->parameters);
     print_line("stored         %s: %s%s%s", size_text(m->stored_bytes, stored), m->dtypes,
                m->quantization ? ", quantized by " : "", m->quantization ? m->quantization : "");
     if (m->has_config)
         print_shape(&m->config);
+    if (m->is_encoder && m->runs)
+        print_encoder(m);
     if (m->has_head)
         print_head(m);
     print_line("tokenizer      %s", m->tokenizer);

@@ -214,6 +214,13 @@ static void describe_config(struct model_description *m)
         cJSON_GetObjectItemCaseSensitive(config, "quantization_config"), "quant_method");
     m->quantization = cJSON_IsString(method) ? method->valuestring : NULL;
     struct assay_err err = ASSAY_ERR_INIT;
+    m->is_encoder = assay_encoder_is(config);
+    if (m->is_encoder) {
+        m->runs = assay_encoder_config_read(config, m->dir, &m->encoder, &err) == ASSAY_OK &&
+                  assay_encoder_measure(m->checkpoint, &m->encoder_bytes, &err) == ASSAY_OK;
+        snprintf(m->reason, sizeof m->reason, "%s", err.text);
+        return;
+    }
     m->has_config = assay_model_config_read(config, m->dir, &m->config, &err) == ASSAY_OK;
     m->runs = m->has_config && assay_model_check(m->checkpoint, &err) == ASSAY_OK;
     if (m->has_config) {
@@ -221,9 +228,6 @@ static void describe_config(struct model_description *m)
         m->chunk_bytes = assay_model_forward_bytes(&m->config, m->chunk_tokens, 1);
     }
     snprintf(m->reason, sizeof m->reason, "%s", err.text);
-    if (strncmp(m->architecture, "Bert", 4) == 0)
-        snprintf(m->reason, sizeof m->reason, "%s is an encoder: assay embed and assay classify run it, eval does not",
-                 m->architecture);
 }
 
 enum assay_status model_describe(const char *dir, struct model_description **ret, struct assay_err *err)
@@ -275,6 +279,27 @@ static void add_shape(cJSON *root, const struct assay_model_config *c)
             cJSON_AddItemToArray(windowed, cJSON_CreateNumber((double)i));
 }
 
+static void add_encoder(cJSON *root, const struct model_description *m)
+{
+    const struct assay_encoder_config *c = &m->encoder;
+    const struct {
+        const char *name;
+        size_t value;
+    } sizes[] = {{"hidden", c->hidden},
+                 {"layers", c->layers},
+                 {"heads", c->heads},
+                 {"head_dim", c->hidden / c->heads},
+                 {"intermediate", c->intermediate},
+                 {"vocab", c->vocab},
+                 {"positions", c->positions},
+                 {"types", c->types},
+                 {"labels", c->labels}};
+    cJSON *shape = cJSON_AddObjectToObject(root, "shape");
+    for (size_t i = 0; i < ASSAY_COUNT(sizes); i++)
+        cJSON_AddNumberToObject(shape, sizes[i].name, (double)sizes[i].value);
+    cJSON_AddNumberToObject(root, "worker_bytes", (double)m->encoder_bytes);
+}
+
 static void add_head(cJSON *root, const struct model_description *m)
 {
     char hex[ASSAY_DIGEST_HEX];
@@ -312,6 +337,7 @@ cJSON *model_description_json(const struct model_description *m)
     cJSON *root = cJSON_CreateObject();
     cJSON_AddStringToObject(root, "model", m->dir);
     cJSON_AddStringToObject(root, "architecture", m->architecture);
+    cJSON_AddStringToObject(root, "kind", m->is_encoder ? "encoder" : "decoder");
     cJSON_AddBoolToObject(root, "runs", m->runs);
     if (m->runs)
         cJSON_AddNullToObject(root, "reason");
@@ -327,6 +353,8 @@ cJSON *model_description_json(const struct model_description *m)
     cJSON_AddStringToObject(root, "tokenizer", m->tokenizer);
     if (m->has_config)
         add_shape(root, &m->config);
+    if (m->is_encoder && m->runs)
+        add_encoder(root, m);
     if (m->has_head)
         add_head(root, m);
     if (m->has_config)

@@ -4,6 +4,7 @@
 #include <cjson/cJSON.h>
 
 #include "common/formats/architecture.h"
+#include "common/nn/encoder.h"
 #include "common/nn/model.h"
 
 #define MODEL_TEXT_BYTES 640
@@ -25,6 +26,9 @@ struct model_description {
     char reason[MODEL_TEXT_BYTES]; /* why not */
     bool has_config, has_head;     /* what follows of them is set */
     struct assay_model_config config;
+    bool is_encoder;                     /* which embed and classify run, and eval does not; `config` is not set */
+    struct assay_encoder_config encoder; /* where it runs */
+    size_t encoder_bytes;                /* of a worker */
     struct assay_head_figures head;
     bool head_bias;
     struct assay_digest head_digest;

@@ -75,8 +75,8 @@ static enum assay_status check_biases(const cJSON *config, const char *what, con
     return ASSAY_OK;
 }
 
-static enum assay_status parse_activation(const char *name, const char *what, enum assay_activation *ret,
-                                          struct assay_err *err)
+enum assay_status assay_activation_parse(const char *name, const char *what, enum assay_activation *ret,
+                                         struct assay_err *err)
 {
     static const struct {
         const char *name;
@@ -285,7 +285,7 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: not a JSON object", what);
     enum assay_status status = find_family(config, what, &c, err);
     if (status == ASSAY_OK)
-        status = assay_options_check(config, what, c.family, err);
+        status = assay_options_check(config, what, c.architecture, c.family->options, err);
     if (status == ASSAY_OK)
         status = check_biases(config, what, c.family, err);
     if (status != ASSAY_OK)
@@ -295,7 +295,7 @@ enum assay_status assay_model_config_read(const cJSON *config, const char *what,
     read_sizes(&r, &c);
     read_biases(&r, &c);
     if (r.status == ASSAY_OK)
-        status = parse_activation(activation, what, &c.activation, err);
+        status = assay_activation_parse(activation, what, &c.activation, err);
     if (r.status == ASSAY_OK && status == ASSAY_OK)
         status = check_sizes(&c, what, err);
     if (r.status == ASSAY_OK && status == ASSAY_OK) {

@@ -49,9 +49,14 @@ static inline const char *assay_reader_string(struct assay_reader *r, const char
     return value;
 }
 
-/* Options of config.json that change what a model computes and that its family does not have: UNIMPLEMENTED by name. */
-enum assay_status assay_options_check(const cJSON *config, const char *what, const struct assay_family *family,
-                                      struct assay_err *err) ASSAY_MUST_USE;
+/* Options of config.json that change what a model computes and that are not in `own`, which NULL ends: UNIMPLEMENTED by
+ * name. */
+enum assay_status assay_options_check(const cJSON *config, const char *what, const char *architecture,
+                                      const char *const *own, struct assay_err *err) ASSAY_MUST_USE;
+
+/* The name of an activation, as transformers has them. */
+enum assay_status assay_activation_parse(const char *name, const char *what, enum assay_activation *ret,
+                                         struct assay_err *err) ASSAY_MUST_USE;
 
 /* latent, experts, and the sizes of heads. What comes before them is set. */
 enum assay_status assay_config_read_latent(const cJSON *config, const char *what, struct assay_model_config *c,

@@ -19,7 +19,7 @@ struct pass {
     struct assay_attention_shape shape;
     float *x, *q, *k, *v, *out, *inner, *attention;
     const struct assay_norm_weights *norm; /* of the rows under way */
-    size_t *sequence_of;                   /* [rows] */
+    size_t *sequence_of, *position_of;     /* [rows]; the latter among the rows of the table */
 };
 
 typedef void (*row_fn)(const struct pass *pass, size_t row);
@@ -53,11 +53,13 @@ static void begin_row(const struct pass *pass, size_t row)
 {
     const struct assay_encoder *e = pass->encoder;
     size_t hidden = e->config.hidden, sequence = pass->sequence_of[row];
-    size_t position = row - pass->spans[sequence].first;
+    size_t token = row - pass->spans[sequence].first;
+    const struct assay_encoder_sequence *s = &pass->sequences[sequence];
     float *x = pass->x + row * hidden;
-    memcpy(x, e->words + (size_t)pass->sequences[sequence].ids[position] * hidden, hidden * sizeof *x);
-    e->kernels->vector->add(hidden, e->type, x);
-    e->kernels->vector->add(hidden, e->positions + position * hidden, x);
+    memcpy(x, e->words + (size_t)s->ids[token] * hidden, hidden * sizeof *x);
+    if (e->types)
+        e->kernels->vector->add(hidden, e->types + (s->types ? (size_t)s->types[token] : 0) * hidden, x);
+    e->kernels->vector->add(hidden, e->positions + pass->position_of[row] * hidden, x);
     normalize(e, &e->embedding_norm, x, x);
 }
 
@@ -118,16 +120,35 @@ static enum assay_status check_sequences(struct pass *pass, struct assay_err *er
         if (s->tokens < 1 || s->tokens > c->positions)
             return assay_err_set(err, ASSAY_OUT_OF_RANGE, "sequence %zu has %zu tokens, the encoder takes 1 to %zu", i,
                                  s->tokens, c->positions);
-        for (size_t t = 0; t < s->tokens; t++)
+        for (size_t t = 0; t < s->tokens; t++) {
             if (s->ids[t] < 0 || (size_t)s->ids[t] >= c->vocab)
                 return assay_err_set(err, ASSAY_OUT_OF_RANGE,
                                      "sequence %zu: id %d at position %zu, the encoder has %zu", i, (int)s->ids[t], t,
                                      c->vocab);
+            if (c->types > 0 && s->types && (s->types[t] < 0 || (size_t)s->types[t] >= c->types))
+                return assay_err_set(err, ASSAY_OUT_OF_RANGE,
+                                     "sequence %zu: type %d at position %zu, the encoder has %zu", i, (int)s->types[t],
+                                     t, c->types);
+        }
         pass->spans[i] = (struct assay_attention_span){pass->rows, s->tokens};
         if (__builtin_add_overflow(pass->rows, s->tokens, &pass->rows))
             return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "a batch of more tokens than memory could hold");
     }
     return ASSAY_OK;
+}
+
+/* Tokens that pad stand at one place and do not count. */
+static void place_rows(struct pass *pass)
+{
+    const int32_t pad = pass->encoder->config.pad;
+    for (size_t i = 0; i < pass->count; i++) {
+        size_t row = pass->spans[i].first, next = (size_t)(pad + 1);
+        for (size_t t = 0; t < pass->spans[i].tokens; t++, row++) {
+            bool pads = pad >= 0 && pass->sequences[i].ids[t] == pad;
+            pass->sequence_of[row] = i;
+            pass->position_of[row] = pads ? (size_t)pad : next++;
+        }
+    }
 }
 
 /* One block for all buffers; NULL when it is too large. */
@@ -174,13 +195,12 @@ enum assay_status assay_encoder_forward(const struct assay_encoder *encoder, str
     if (status != ASSAY_OK)
         return status;
     assay_auto(assay_free_ptr) float *memory = place_buffers(&pass);
-    assay_auto(assay_free_ptr) size_t *sequence_of = malloc(pass.rows * sizeof *sequence_of);
-    if (!memory || !sequence_of)
+    assay_auto(assay_free_ptr) size_t *places = memory ? calloc(pass.rows, 2 * sizeof *places) : NULL;
+    if (!places)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a batch of %zu tokens", pass.rows);
-    pass.sequence_of = sequence_of;
-    for (size_t i = 0; i < count; i++)
-        for (size_t t = 0; t < spans[i].tokens; t++)
-            sequence_of[spans[i].first + t] = i;
+    pass.sequence_of = places;
+    pass.position_of = places + pass.rows;
+    place_rows(&pass);
     each_row(&pass, begin_row);
     for (size_t i = 0; i < c->layers; i++)
         run_layer(&pass, &encoder->layers[i]);
@@ -193,9 +213,16 @@ enum assay_status assay_encoder_pooler(const struct assay_encoder *encoder, stru
 {
     if (!encoder->pooler.bias)
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION, "the checkpoint has no pooler");
+    const struct assay_vector_ops *ops = encoder->kernels->vector;
+    size_t hidden = encoder->config.hidden;
+    bool relu = encoder->config.labels > 0 && encoder->config.family->head.relu;
     multiply(encoder, pool, &encoder->pooler, rows, first, pooled);
-    for (size_t row = 0; row < rows; row++) /* a cap of 1 is tanh */
-        encoder->kernels->vector->soft_cap(encoder->config.hidden, 1, 1, pooled + row * encoder->config.hidden);
+    for (size_t row = 0; row < rows; row++) {
+        if (relu)
+            ops->relu(hidden, pooled + row * hidden);
+        else
+            ops->soft_cap(hidden, 1, 1, pooled + row * hidden); /* a cap of 1 is tanh */
+    }
     return ASSAY_OK;
 }
 

@@ -14,6 +14,32 @@ enum assay_encoder_linear {
     ASSAY_ENCODER_LINEARS
 };
 
+/* What differs between encoders, as data: one row each. Names of tensors are base + name + ".weight" or ".bias"; those
+ * of a layer base + layers + number + "." + name. */
+struct assay_encoder_family {
+    const char *stem; /* "Roberta": of RobertaModel, RobertaForMaskedLM and RobertaForSequenceClassification */
+    const char *base; /* "roberta.", or nothing where a model was saved alone */
+    const char *layers;
+    const char *linears[ASSAY_ENCODER_LINEARS];
+    const char *attention_norm, *output_norm;
+    const char *pooler; /* NULL: the model has none */
+    /* Of a classifier, without the base; no `dense`: the pooler. */
+    struct {
+        const char *dense, *out;
+        bool relu; /* else tanh, which poolers have */
+    } head;
+    /* Members of config.json; NULL: it has none. */
+    struct {
+        const char *hidden, *layers, *heads, *intermediate, *activation, *types, *norm_eps;
+    } keys;
+    bool positions_from_padding; /* positions begin behind pad_token_id, and tokens of that id do not count */
+};
+
+/* NULL for an architecture that has no row; else *ret_classifies. */
+const struct assay_encoder_family *assay_encoder_family_find(const char *architecture, bool *ret_classifies);
+/* "BertModel, ...": for errors. Static. */
+const char *assay_encoder_family_names(void);
+
 struct assay_encoder_layer {
     struct assay_linear_weights linears[ASSAY_ENCODER_LINEARS];
     struct assay_norm_weights attention_norm, output_norm;
@@ -23,7 +49,7 @@ struct assay_encoder {
     struct assay_encoder_config config;
     const struct assay_kernels *kernels;
     void (*activation)(size_t n, float *x);
-    float *words, *positions, *type; /* [vocab, hidden], [positions, hidden], [hidden]: that of type 0 */
+    float *words, *positions, *types; /* [vocab, hidden], [pad + 1 + positions, hidden], [types, hidden] or NULL */
     struct assay_norm_weights embedding_norm;
     struct assay_encoder_layer *layers;
     struct assay_linear_weights pooler, classifier; /* empty where the checkpoint has none */

@@ -59,7 +59,7 @@ struct assay_family {
     struct {
         const char *hidden, *layers, *heads, *intermediate, *positions, *norm_eps, *activation, *theta, *rotary;
     } keys;
-    const char *options[16];                      /* those of assay_options_check that the family has */
+    const char *options[17];                      /* those of assay_options_check that the family has; NULL behind */
     size_t head_dim, kv_heads;                    /* where config.json does not say; 0: hidden / heads, heads */
     size_t window, window_pattern;                /* likewise; every so-many-th layer is without a window */
     size_t positions_default, intermediate_times; /* likewise; the latter of hidden, where 0 is none */

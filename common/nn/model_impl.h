@@ -127,3 +127,7 @@ enum assay_status assay_tensor_get(const struct assay_checkpoint *checkpoint, co
 /* The elements of NAME.PART, F32, BF16 or F16, of that shape, as f32; *ret is to be freed. */
 enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
                                       size_t rows, size_t columns, float **ret, struct assay_err *err) ASSAY_MUST_USE;
+/* That they are there, and can be read. */
+enum assay_status assay_tensor_floats_check(const struct assay_checkpoint *checkpoint, const char *name,
+                                            const char *part, size_t rows, size_t columns,
+                                            struct assay_err *err) ASSAY_MUST_USE;

@@ -87,14 +87,21 @@ static bool is_neutral(const struct option *option, const cJSON *item)
     return false;
 }
 
-enum assay_status assay_options_check(const cJSON *config, const char *what, const struct assay_family *family,
-                                      struct assay_err *err)
+static bool is_own(const char *const *own, const char *key)
+{
+    while (*own && strcmp(*own, key) != 0)
+        own++;
+    return *own != NULL;
+}
+
+enum assay_status assay_options_check(const cJSON *config, const char *what, const char *architecture,
+                                      const char *const *own, struct assay_err *err)
 {
     for (size_t i = 0; i < ASSAY_COUNT(options); i++) {
         const cJSON *item = cJSON_GetObjectItemCaseSensitive(config, options[i].key);
-        if (!assay_family_has_option(family, options[i].key) && !is_neutral(&options[i], item))
+        if (!is_own(own, options[i].key) && !is_neutral(&options[i], item))
             return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the option '%s' is not implemented for %s", what,
-                                 options[i].key, family->architecture);
+                                 options[i].key, architecture);
     }
     return ASSAY_OK;
 }

@@ -32,34 +32,38 @@ static enum assay_status load_optional(const char *dir, const char *file, char p
 static enum assay_status read_modes(const cJSON *config, const char *path, struct assay_pooling *pooling,
                                     struct assay_err *err)
 {
-    static const char *const modes[] = {
-        "pooling_mode_mean_tokens",          "pooling_mode_cls_token",           "pooling_mode_max_tokens",
-        "pooling_mode_mean_sqrt_len_tokens", "pooling_mode_weightedmean_tokens", "pooling_mode_lasttoken",
+    static const struct {
+        const char *member, *name; /* the latter as `pooling_mode` */
+        enum assay_pooling_kind kind;
+    } modes[] = {
+        {"pooling_mode_mean_tokens", "mean", ASSAY_POOLING_MEAN},
+        {"pooling_mode_cls_token", "cls", ASSAY_POOLING_FIRST},
+        {"pooling_mode_max_tokens", "max", ASSAY_POOLING_MAX},
+        {"pooling_mode_mean_sqrt_len_tokens", "mean_sqrt_len_tokens", ASSAY_POOLING_MEAN_ROOT},
+        {"pooling_mode_weightedmean_tokens", "weightedmean", ASSAY_POOLING_MEAN_WEIGHTED},
+        {"pooling_mode_lasttoken", "lasttoken", ASSAY_POOLING_LAST},
     };
     const char *mode = NULL, *on = NULL;
+    pooling->kind = ASSAY_POOLING_MEAN;
     enum assay_status status = assay_json_get_string(config, path, "pooling_mode", false, &mode, err);
-    for (size_t i = 0; i < ASSAY_COUNT(modes) && status == ASSAY_OK && !mode; i++) {
-        bool value = false;
-        status = assay_json_get_bool(config, path, modes[i], false, &value, err);
+    for (size_t i = 0; i < ASSAY_COUNT(modes) && status == ASSAY_OK; i++) {
+        bool value = mode && strcmp(mode, modes[i].name) == 0;
+        if (!mode)
+            status = assay_json_get_bool(config, path, modes[i].member, false, &value, err);
         if (status == ASSAY_OK && value && on)
             return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: %s together with %s is not implemented", path, on,
-                                 modes[i]);
-        on = value ? modes[i] : on;
+                                 modes[i].member);
+        if (value) {
+            on = modes[i].member;
+            pooling->kind = modes[i].kind;
+        }
     }
-    if (status != ASSAY_OK)
-        return status;
-    if (!mode)
-        mode = on ? on : modes[0];
-    if (strcmp(mode, "mean") == 0 || strcmp(mode, modes[0]) == 0)
-        pooling->kind = ASSAY_POOLING_MEAN;
-    else if (strcmp(mode, "cls") == 0 || strcmp(mode, modes[1]) == 0)
-        pooling->kind = ASSAY_POOLING_FIRST;
-    else if (strcmp(mode, "lasttoken") == 0 || strcmp(mode, modes[5]) == 0)
-        pooling->kind = ASSAY_POOLING_LAST;
-    else
+    if (status == ASSAY_OK && mode && !on)
         return assay_err_set(err, ASSAY_UNIMPLEMENTED,
-                             "%s: the pooling %s is not implemented, only mean, cls and lasttoken", path, mode);
-    return ASSAY_OK;
+                             "%s: pooling_mode \"%.100s\" is not implemented; mean, cls, max, mean_sqrt_len_tokens, "
+                             "weightedmean and lasttoken are",
+                             path, mode);
+    return status;
 }
 
 static enum assay_status read_pooling(const char *dir, const char *folder, struct assay_pooling *pooling,
@@ -149,18 +153,38 @@ enum assay_status assay_pooling_read(const char *dir, size_t positions, struct a
     return status;
 }
 
+/* One dimension of hidden[tokens, width]. */
+static double pool(enum assay_pooling_kind kind, const float *hidden, size_t tokens, size_t width)
+{
+    double sum = 0, highest = -INFINITY, n = (double)tokens;
+    if (kind == ASSAY_POOLING_FIRST || kind == ASSAY_POOLING_LAST)
+        return (double)hidden[kind == ASSAY_POOLING_FIRST ? 0 : (tokens - 1) * width];
+    for (size_t t = 0; t < tokens; t++) {
+        double x = (double)hidden[t * width];
+        sum += kind == ASSAY_POOLING_MEAN_WEIGHTED ? (double)(t + 1) * x : x;
+        highest = x > highest || isnan(x) ? x : highest;
+    }
+    switch (kind) {
+    case ASSAY_POOLING_MEAN_ROOT:
+        return sum / sqrt(n);
+    case ASSAY_POOLING_MEAN_WEIGHTED:
+        return sum / (n * (n + 1) / 2);
+    case ASSAY_POOLING_MAX:
+        return highest;
+    case ASSAY_POOLING_MEAN:
+    case ASSAY_POOLING_FIRST:
+    case ASSAY_POOLING_LAST:
+        break;
+    }
+    return sum / n;
+}
+
 void assay_pooling_apply(const struct assay_pooling *pooling, const float *hidden, size_t tokens, size_t width,
                          float *embedding)
 {
-    size_t rows = pooling->kind == ASSAY_POOLING_MEAN ? tokens : 1;
-    if (pooling->kind == ASSAY_POOLING_LAST)
-        hidden += (tokens - 1) * width;
     double squares = 0;
     for (size_t i = 0; i < width; i++) {
-        double sum = 0;
-        for (size_t t = 0; t < rows; t++)
-            sum += (double)hidden[t * width + i];
-        embedding[i] = (float)(sum / (double)rows);
+        embedding[i] = (float)pool(pooling->kind, hidden + i, tokens, width);
         squares += (double)embedding[i] * (double)embedding[i];
     }
     /* As torch's normalize: a length below 1e-12 counts as 1e-12. */

@@ -6,11 +6,18 @@
 
 #include "common/base/status.h"
 
-enum assay_pooling_kind { ASSAY_POOLING_MEAN, ASSAY_POOLING_FIRST, ASSAY_POOLING_LAST };
+enum assay_pooling_kind {
+    ASSAY_POOLING_MEAN,
+    ASSAY_POOLING_MEAN_ROOT,     /* the sum by the root of the number of tokens */
+    ASSAY_POOLING_MEAN_WEIGHTED, /* token i counts i + 1 times */
+    ASSAY_POOLING_MAX,           /* of each dimension */
+    ASSAY_POOLING_FIRST,
+    ASSAY_POOLING_LAST
+};
 
 struct assay_pooling {
     size_t tokens_max;            /* of a text */
-    enum assay_pooling_kind kind; /* the mean of all tokens, or one of them */
+    enum assay_pooling_kind kind; /* what is made of all tokens, or which of them is taken */
     bool normalize;               /* to length 1 */
 };
 

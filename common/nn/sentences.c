@@ -245,6 +245,6 @@ enum assay_status assay_sentences_classify(const struct assay_sentences *sentenc
 {
     if (assay_sentences_labels(sentences) == 0)
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
-                             "the model has no classifier; wanted a BertForSequenceClassification");
+                             "the model has no classifier; wanted one ForSequenceClassification");
     return run_all(sentences, texts, count, classify_batch, probabilities, err);
 }

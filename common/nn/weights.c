@@ -27,26 +27,46 @@ enum assay_status assay_tensor_get(const struct assay_checkpoint *checkpoint, co
                          (unsigned long long)(tensor->rank > 1 ? tensor->shape[1] : 1), rows, columns ? columns : 1);
 }
 
-enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
-                                      size_t rows, size_t columns, float **ret, struct assay_err *err)
+static bool is_plain(enum assay_dtype dtype)
+{
+    return dtype == ASSAY_F32 || dtype == ASSAY_F16 || dtype == ASSAY_BF16;
+}
+
+static enum assay_status find_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
+                                     size_t rows, size_t columns, const struct assay_tensor **ret,
+                                     struct assay_err *err)
 {
     char full[NAME_MAX_BYTES];
     snprintf(full, sizeof full, "%s.%s", name, part);
+    enum assay_status status = assay_tensor_get(checkpoint, full, rows, columns, ret, err);
+    if (status == ASSAY_OK && !is_plain((*ret)->dtype))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %s is %s, wanted F32, BF16 or F16",
+                             assay_checkpoint_dir(checkpoint), full, assay_dtype_name((*ret)->dtype));
+    return status;
+}
+
+enum assay_status assay_tensor_floats(const struct assay_checkpoint *checkpoint, const char *name, const char *part,
+                                      size_t rows, size_t columns, float **ret, struct assay_err *err)
+{
     const struct assay_tensor *tensor = NULL;
-    enum assay_status status = assay_tensor_get(checkpoint, full, rows, columns, &tensor, err);
+    enum assay_status status = find_floats(checkpoint, name, part, rows, columns, &tensor, err);
     if (status != ASSAY_OK)
         return status;
     size_t count = rows * (columns ? columns : 1);
     float *floats = malloc(count * sizeof *floats);
-    if (!floats)
-        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", full);
-    if (!assay_dtype_to_f32(tensor->dtype, tensor->data, count, floats)) {
+    if (!floats || !assay_dtype_to_f32(tensor->dtype, tensor->data, count, floats)) {
         free(floats);
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: %s is %s, wanted F32, BF16 or F16",
-                             assay_checkpoint_dir(checkpoint), full, assay_dtype_name(tensor->dtype));
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", tensor->name);
     }
     *ret = floats;
     return ASSAY_OK;
+}
+
+enum assay_status assay_tensor_floats_check(const struct assay_checkpoint *checkpoint, const char *name,
+                                            const char *part, size_t rows, size_t columns, struct assay_err *err)
+{
+    const struct assay_tensor *tensor = NULL;
+    return find_floats(checkpoint, name, part, rows, columns, &tensor, err);
 }
 
 /* Tensors that would change what the weights mean. */
@@ -126,11 +146,6 @@ static enum assay_status load_transposed(const struct assay_checkpoint *checkpoi
     if (status != ASSAY_OK)
         assay_err_prefix(err, "%s: %s", assay_checkpoint_dir(checkpoint), tensor->name);
     return status;
-}
-
-static bool is_plain(enum assay_dtype dtype)
-{
-    return dtype == ASSAY_F32 || dtype == ASSAY_F16 || dtype == ASSAY_BF16;
 }
 
 enum assay_status assay_panels_load(const struct assay_checkpoint *checkpoint, struct assay_pool *pool,

@@ -32,7 +32,7 @@ void assay_respond_classify(struct assay_call *call, void *respond)
         .width = assay_sentences_labels,
         .run = assay_sentences_classify,
         .reply = reply,
-        .missing = "the model has no classifier; wanted a BertForSequenceClassification",
+        .missing = "the model has no classifier; wanted one ForSequenceClassification",
     };
     const Assay__V1__ClassifyRequest *request = assay_call_request(call);
     assay_texts_serve(respond, call, request->model, request->texts, request->n_texts, &method);

@@ -35,17 +35,6 @@ struct assay_models {
 
 /* --- the parts --- */
 
-static enum assay_status measure_encoder(const struct assay_checkpoint *checkpoint, size_t *ret, struct assay_err *err)
-{
-    (void)err;
-    *ret = 0;
-    for (size_t i = 0; i < assay_checkpoint_count(checkpoint); i++) {
-        const struct assay_tensor *tensor = assay_checkpoint_at(checkpoint, i);
-        *ret += tensor->bytes / assay_dtype_bytes(tensor->dtype) * sizeof(float);
-    }
-    return ASSAY_OK;
-}
-
 static enum assay_status load_decoder(const struct assay_checkpoint *checkpoint, struct assay_pool *pool, void **ret,
                                       struct assay_err *err)
 {
@@ -102,7 +91,7 @@ static const struct {
 } parts[ASSAY_MODEL_PARTS] = {
     [ASSAY_MODEL_DECODER] = {assay_model_measure, load_decoder, free_decoder, "model"},
     [ASSAY_MODEL_HEAD] = {assay_head_measure, load_head, free_head, "head"},
-    [ASSAY_MODEL_ENCODER] = {measure_encoder, load_encoder, free_encoder, "encoder"},
+    [ASSAY_MODEL_ENCODER] = {assay_encoder_measure, load_encoder, free_encoder, "encoder"},
 };
 
 /* --- the table; all of this is locked --- */

@@ -67,7 +67,7 @@ static void run_all(const struct engine *e, const struct assay_safetensors *gold
         size_t tokens = ids->bytes / sizeof(int32_t);
         hidden[i] = malloc(tokens * width * sizeof *hidden[i]);
         assert_non_null(hidden[i]);
-        sequences[i - first] = (struct assay_encoder_sequence){(const int32_t *)ids->data, tokens, hidden[i]};
+        sequences[i - first] = (struct assay_encoder_sequence){(const int32_t *)ids->data, NULL, tokens, hidden[i]};
     }
     want_ok(assay_encoder_forward(e->encoder, e->pool, sequences, count, &err));
 }
@@ -131,7 +131,7 @@ static void ids_and_lengths_beyond_the_model_are_refused(void **state)
     size_t positions = assay_encoder_config(e.encoder)->positions, width = assay_encoder_config(e.encoder)->hidden;
     int32_t *ids = calloc(positions + 1, sizeof *ids);
     float *hidden = calloc((positions + 1) * width, sizeof *hidden);
-    struct assay_encoder_sequence s = {ids, positions + 1, hidden};
+    struct assay_encoder_sequence s = {ids, NULL, positions + 1, hidden};
     assert_int_equal(assay_encoder_forward(e.encoder, e.pool, &s, 1, &err), ASSAY_OUT_OF_RANGE);
     s.tokens = 0;
     assert_int_equal(assay_encoder_forward(e.encoder, e.pool, &s, 1, &err), ASSAY_OUT_OF_RANGE);

@@ -121,7 +121,10 @@ static void options_that_are_not_implemented_are_refused_by_name(void **state)
     static const char *const changes[][3] = {
         {"\"is_decoder\": false", "\"is_decoder\": true", "is_decoder"},
         {"\"hidden_act\": \"gelu\"", "\"hidden_act\": \"mish\"", "mish"},
-        {"BertForSequenceClassification", "RobertaForSequenceClassification", "Roberta"},
+        {"BertForSequenceClassification", "BertForTokenClassification", "BertForTokenClassification"},
+        {"BertForSequenceClassification", "ElectraForSequenceClassification", "Electra"},
+        {"\"add_cross_attention\": false", "\"add_cross_attention\": true", "add_cross_attention"},
+        {"{", "{\"pruned_heads\": {\"1\": [0]},", "pruned_heads"},
         {"{", "{\"position_embedding_type\": \"relative_key\",", "relative_key"},
         {"{", "{\"quantization_config\": {},", "quantized"},
         {"{", "{\"problem_type\": \"regression\",", "regression"},
@@ -172,7 +175,7 @@ static void pooling_is_what_the_modules_say(void **state)
     assert_memory_equal(out, hidden + 4, 2 * sizeof *out);
     char folder[ASSAY_PATH_MAX];
     want_ok(assay_path_join(folder, *state, "1_Pooling", &err));
-    put(folder, "config.json", "{\"pooling_mode_max_tokens\": true}");
+    put(folder, "config.json", "{\"pooling_mode\": \"median\"}");
     assert_int_equal(assay_pooling_read(*state, 512, &pooling, &err), ASSAY_UNIMPLEMENTED);
     put(folder, "config.json", "{\"pooling_mode_mean_tokens\": true, \"pooling_mode_cls_token\": true}");
     assert_int_equal(assay_pooling_read(*state, 512, &pooling, &err), ASSAY_UNIMPLEMENTED);
