@@ -65,7 +65,8 @@ static enum assay_status run_here(const struct encoder_options *options, bool cl
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", run->texts.count);
     if (!classify)
         return assay_sentences_embed(run->sentences, run->texts.at, run->texts.count, embedded->values, err);
-    status = assay_sentences_classify(run->sentences, run->texts.at, run->texts.count, embedded->values, err);
+    status = assay_sentences_classify(run->sentences, run->texts.at, run->texts.pairs, run->texts.count,
+                                      embedded->values, err);
     return status == ASSAY_OK ? copy_labels(run, err) : status;
 }
 
@@ -73,11 +74,13 @@ static enum assay_status open_run(const struct encoder_options *options, bool cl
                                   struct assay_err *err)
 {
     enum assay_status status = assay_texts_read(options->texts, &run->texts, err);
+    if (status == ASSAY_OK && run->texts.pairs && !classify)
+        status = assay_err_set(err, ASSAY_INVALID_ARGUMENT,
+                               "%s has pairs of texts, which classify takes and embed does not", options->texts);
     if (status != ASSAY_OK || !assay_respond_is_remote(&options->where))
         return status == ASSAY_OK ? run_here(options, classify, run, err) : status;
     assay_interrupt_prepare();
-    return assay_embed_remote(&options->where, options->model, run->texts.at, run->texts.count, classify,
-                              &run->embedded, err);
+    return assay_embed_remote(&options->where, options->model, &run->texts, classify, &run->embedded, err);
 }
 
 static enum assay_status flush_output(struct assay_err *err)
@@ -186,7 +189,8 @@ static int run_command(const char *name, const char *usage, const char *summary,
          .type = ASSAY_SETTING_STRING,
          .target = &options.texts,
          .argument = "FILE",
-         .help = "one text a line, or a JSON array of strings; - for stdin",
+         .help = classifies ? "one text a line, or a JSON array of strings or of pairs of strings; - for stdin"
+                            : "one text a line, or a JSON array of strings; - for stdin",
          .required = true},
         {.name = "threads",
          .type = ASSAY_SETTING_INT,

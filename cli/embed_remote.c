@@ -14,7 +14,7 @@
 struct part {
     bool classify;
     size_t first, count;
-    char **texts; /* [count], NUL-terminated copies */
+    char **texts, **pairs; /* [count], NUL-terminated copies; the latter NULL: there are none */
 };
 
 void assay_embedded_release(struct assay_embedded *embedded)
@@ -28,32 +28,44 @@ void assay_embedded_release(struct assay_embedded *embedded)
 
 static void part_release(struct part *part)
 {
-    for (size_t i = 0; part->texts && i < part->count; i++)
-        free(part->texts[i]);
-    free(part->texts);
-    part->texts = NULL;
+    char ***const lists[] = {&part->texts, &part->pairs};
+    for (size_t k = 0; k < ASSAY_COUNT(lists); k++) {
+        for (size_t i = 0; *lists[k] && i < CALL_TEXTS; i++)
+            free((*lists[k])[i]);
+        free(*lists[k]);
+        *lists[k] = NULL;
+    }
+}
+
+static enum assay_status copy(const struct assay_text *text, size_t index, char **ret, struct assay_err *err)
+{
+    if (memchr(text->text, '\0', text->len) || !assay_utf8_valid(text->text, text->len))
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "text %zu is not UTF-8, or has a NUL; a worker takes none",
+                             index);
+    *ret = strndup(text->text, text->len);
+    return *ret ? ASSAY_OK : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for text %zu", index);
 }
 
 /* As many texts as go into one call, from part->first on. */
-static enum assay_status fill_part(struct part *part, const struct assay_text *texts, size_t count,
-                                   struct assay_err *err)
+static enum assay_status fill_part(struct part *part, const struct assay_texts *texts, struct assay_err *err)
 {
     size_t bytes = 0;
+    enum assay_status status = ASSAY_OK;
     part->count = 0;
     part->texts = calloc(CALL_TEXTS, sizeof *part->texts);
-    for (size_t i = part->first; i < count && part->count < CALL_TEXTS && part->texts; i++) {
-        bytes += texts[i].len;
+    part->pairs = texts->pairs ? calloc(CALL_TEXTS, sizeof *part->pairs) : NULL;
+    if (!part->texts || (texts->pairs && !part->pairs))
+        return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", texts->count);
+    for (size_t i = part->first; i < texts->count && part->count < CALL_TEXTS && status == ASSAY_OK; i++) {
+        bytes += texts->at[i].len + (texts->pairs ? texts->pairs[i].len : 0);
         if (part->count > 0 && bytes > CALL_BYTES)
             break;
-        if (memchr(texts[i].text, '\0', texts[i].len) || !assay_utf8_valid(texts[i].text, texts[i].len))
-            return assay_err_set(err, ASSAY_INVALID_ARGUMENT,
-                                 "text %zu is not UTF-8, or has a NUL; a worker takes none", i);
-        part->texts[part->count] = strndup(texts[i].text, texts[i].len);
-        if (!part->texts[part->count])
-            return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", count);
+        status = copy(&texts->at[i], i, &part->texts[part->count], err);
+        if (status == ASSAY_OK && texts->pairs)
+            status = copy(&texts->pairs[i], i, &part->pairs[part->count], err);
         part->count++;
     }
-    return part->texts ? ASSAY_OK : assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu texts", count);
+    return status;
 }
 
 static enum assay_status call_part(struct assay_remote *remote, struct assay_respond_model *model,
@@ -64,6 +76,8 @@ static enum assay_status call_part(struct assay_remote *remote, struct assay_res
     embed.model = classify.model = &model->message;
     embed.n_texts = classify.n_texts = part->count;
     embed.texts = classify.texts = part->texts;
+    classify.n_pairs = part->pairs ? part->count : 0;
+    classify.pairs = part->pairs;
     return part->classify ? assay_respond_call(remote, ASSAY_RESPOND_CLASSIFY, &classify.base, ret, err)
                           : assay_respond_call(remote, ASSAY_RESPOND_EMBED, &embed.base, ret, err);
 }
@@ -111,8 +125,8 @@ static enum assay_status take(const struct part *part, const struct assay_reply 
 }
 
 enum assay_status assay_embed_remote(const struct assay_respond_where *where, const char *model,
-                                     const struct assay_text *texts, size_t count, bool classify,
-                                     struct assay_embedded *ret, struct assay_err *err)
+                                     const struct assay_texts *texts, bool classify, struct assay_embedded *ret,
+                                     struct assay_err *err)
 {
     struct assay_respond_model found;
     struct assay_remote remote = {0};
@@ -121,13 +135,13 @@ enum assay_status assay_embed_remote(const struct assay_respond_where *where, co
     enum assay_status status = assay_respond_model_read(model, &found, err);
     if (status == ASSAY_OK)
         status = assay_respond_connect(where, &found, &remote, err);
-    while (status == ASSAY_OK && part.first < count) {
+    while (status == ASSAY_OK && part.first < texts->count) {
         struct assay_reply *reply = NULL;
-        status = fill_part(&part, texts, count, err);
+        status = fill_part(&part, texts, err);
         if (status == ASSAY_OK)
             status = call_part(&remote, &found, &part, &reply, err);
         if (status == ASSAY_OK)
-            status = take(&part, reply, count, &embedded, err);
+            status = take(&part, reply, texts->count, &embedded, err);
         assay_reply_free(reply);
         part_release(&part);
         part.first += part.count;

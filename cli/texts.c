@@ -10,6 +10,7 @@
 void assay_texts_release(struct assay_texts *texts)
 {
     free(texts->at);
+    free(texts->pairs);
     free(texts->bytes);
     cJSON_Delete(texts->json);
     *texts = (struct assay_texts){0};
@@ -22,16 +23,24 @@ static enum assay_status from_json(const char *file, size_t len, struct assay_te
     if (status != ASSAY_OK)
         return status;
     texts->json = json;
+    bool paired = cJSON_IsArray(json->child);
     texts->at = calloc((size_t)cJSON_GetArraySize(json) + 1, sizeof *texts->at);
-    if (!texts->at)
+    texts->pairs = paired ? calloc((size_t)cJSON_GetArraySize(json), sizeof *texts->pairs) : NULL;
+    if (!texts->at || (paired && !texts->pairs))
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for its texts", file);
     const cJSON *item;
     cJSON_ArrayForEach(item, json)
     {
-        if (!cJSON_IsString(item))
-            return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: element %zu is no text; wanted an array of strings",
-                                 file, texts->count);
-        texts->at[texts->count++] = (struct assay_text){item->valuestring, strlen(item->valuestring)};
+        const cJSON *text = paired && cJSON_IsArray(item) ? item->child : item,
+                    *pair = paired && text ? text->next : NULL;
+        bool holds = cJSON_IsString(text) && (!paired || (text != item && cJSON_IsString(pair) && !pair->next));
+        if (!holds)
+            return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s: element %zu is no %s, wanted an array of %s", file,
+                                 texts->count, paired ? "pair of strings" : "text",
+                                 paired ? "pairs, as the first one is" : "strings, or of pairs of strings");
+        if (paired)
+            texts->pairs[texts->count] = (struct assay_text){pair->valuestring, strlen(pair->valuestring)};
+        texts->at[texts->count++] = (struct assay_text){text->valuestring, strlen(text->valuestring)};
     }
     return ASSAY_OK;
 }

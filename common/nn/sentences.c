@@ -128,22 +128,14 @@ const char *assay_sentences_label(const struct assay_sentences *sentences, size_
     return sentences->labels[index];
 }
 
-/* A text that is too long keeps its last token, which closes it ([SEP]). */
-static enum assay_status cut(const struct assay_sentences *s, const struct assay_text *text,
-                             struct assay_encoded *encoded, struct assay_err *err)
-{
-    if (encoded->tokens == 0)
-        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a text of %zu bytes has no tokens", text->len);
-    if (encoded->tokens > s->pooling.tokens_max) {
-        encoded->ids[s->pooling.tokens_max - 1] = encoded->ids[encoded->tokens - 1];
-        encoded->tokens = s->pooling.tokens_max;
-    }
-    return ASSAY_OK;
-}
-
 /* What becomes of the hidden states of a batch: texts [first, first + count) of all. */
 typedef enum assay_status (*batch_fn)(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
                                       size_t first, size_t count, float *results, struct assay_err *err);
+
+struct inputs {
+    const struct assay_text *texts, *pairs; /* the latter may be NULL */
+    batch_fn fn;
+};
 
 static enum assay_status embed_batch(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
                                      size_t first, size_t count, float *results, struct assay_err *err)
@@ -197,54 +189,63 @@ static enum assay_status run_batch(const struct assay_sentences *s, const struct
     assay_auto(assay_free_ptr) float *states = malloc(ASSAY_MAX(tokens, (size_t)1) * hidden * sizeof *states);
     if (!states)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu tokens", tokens);
+    bool typed = assay_encoder_config(s->encoder)->types > 1;
     for (size_t i = 0, at = 0; i < count; at += encoded[i++].tokens * hidden)
-        sequences[i] =
-            (struct assay_encoder_sequence){.ids = encoded[i].ids, .tokens = encoded[i].tokens, .hidden = states + at};
+        sequences[i] = (struct assay_encoder_sequence){.ids = encoded[i].ids,
+                                                       .types = typed ? encoded[i].types : NULL,
+                                                       .tokens = encoded[i].tokens,
+                                                       .hidden = states + at};
     enum assay_status status = assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
     return status == ASSAY_OK ? fn(s, sequences, first, count, results, err) : status;
 }
 
 /* Texts [first, first + count), at most BATCH_TEXTS of them: as many batches as their tokens want. */
-static enum assay_status run_group(const struct assay_sentences *s, const struct assay_text *texts, size_t first,
-                                   size_t count, batch_fn fn, float *results, struct assay_err *err)
+static enum assay_status run_group(const struct assay_sentences *s, const struct inputs *inputs, size_t first,
+                                   size_t count, float *results, struct assay_err *err)
 {
     struct assay_encoded encoded[BATCH_TEXTS];
     enum assay_status status =
-        assay_tokenizer_encode_all(s->tokenizer, texts + first, count, true, s->pool, encoded, err);
+        assay_tokenizer_encode_all(s->tokenizer, inputs->texts + first, inputs->pairs ? inputs->pairs + first : NULL,
+                                   count, s->pooling.tokens_max, s->pool, encoded, err);
     if (status != ASSAY_OK)
         return status;
     for (size_t i = 0; i < count && status == ASSAY_OK; i++)
-        status = cut(s, &texts[first + i], &encoded[i], err);
+        if (encoded[i].tokens == 0)
+            status = assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a text of %zu bytes has no tokens",
+                                   inputs->texts[first + i].len);
     for (size_t i = 0, length; i < count && status == ASSAY_OK; i += length) {
         size_t tokens = encoded[i].tokens;
         for (length = 1; i + length < count && tokens < BATCH_TOKENS; length++)
             tokens += encoded[i + length].tokens;
-        status = run_batch(s, encoded + i, first + i, length, fn, results, err);
+        status = run_batch(s, encoded + i, first + i, length, inputs->fn, results, err);
     }
     assay_encoded_release(encoded, count);
     return status;
 }
 
-static enum assay_status run_all(const struct assay_sentences *s, const struct assay_text *texts, size_t count,
-                                 batch_fn fn, float *results, struct assay_err *err)
+static enum assay_status run_all(const struct assay_sentences *s, const struct inputs *inputs, size_t count,
+                                 float *results, struct assay_err *err)
 {
     enum assay_status status = ASSAY_OK;
     for (size_t i = 0; i < count && status == ASSAY_OK; i += BATCH_TEXTS)
-        status = run_group(s, texts, i, ASSAY_MIN(count - i, (size_t)BATCH_TEXTS), fn, results, err);
+        status = run_group(s, inputs, i, ASSAY_MIN(count - i, (size_t)BATCH_TEXTS), results, err);
     return status;
 }
 
 enum assay_status assay_sentences_embed(const struct assay_sentences *sentences, const struct assay_text *texts,
                                         size_t count, float *embeddings, struct assay_err *err)
 {
-    return run_all(sentences, texts, count, embed_batch, embeddings, err);
+    const struct inputs inputs = {texts, NULL, embed_batch};
+    return run_all(sentences, &inputs, count, embeddings, err);
 }
 
 enum assay_status assay_sentences_classify(const struct assay_sentences *sentences, const struct assay_text *texts,
-                                           size_t count, float *probabilities, struct assay_err *err)
+                                           const struct assay_text *pairs, size_t count, float *probabilities,
+                                           struct assay_err *err)
 {
+    const struct inputs inputs = {texts, pairs, classify_batch};
     if (assay_sentences_labels(sentences) == 0)
         return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
                              "the model has no classifier; wanted one ForSequenceClassification");
-    return run_all(sentences, texts, count, classify_batch, probabilities, err);
+    return run_all(sentences, &inputs, count, probabilities, err);
 }

@@ -26,7 +26,9 @@ const char *assay_sentences_label(const struct assay_sentences *sentences, size_
 /* embeddings[count, hidden]. A text's embedding does not depend on the others. */
 enum assay_status assay_sentences_embed(const struct assay_sentences *sentences, const struct assay_text *texts,
                                         size_t count, float *embeddings, struct assay_err *err) ASSAY_MUST_USE;
-/* probabilities[count, labels]: the sigmoid of each score for one label or where config.json says
+/* Of texts, or of pairs of texts (texts[i], pairs[i]; `pairs` may be NULL) as the tokenizer joins them.
+ * probabilities[count, labels]: the sigmoid of each score for one label or where config.json says
  * multi_label_classification, else the softmax of all. FAILED_PRECONDITION without a classifier. */
 enum assay_status assay_sentences_classify(const struct assay_sentences *sentences, const struct assay_text *texts,
-                                           size_t count, float *probabilities, struct assay_err *err) ASSAY_MUST_USE;
+                                           const struct assay_text *pairs, size_t count, float *probabilities,
+                                           struct assay_err *err) ASSAY_MUST_USE;

@@ -120,6 +120,18 @@ enum assay_status assay_tokenizer_encode(const struct assay_tokenizer *tokenizer
     return ASSAY_OK;
 }
 
+enum assay_status assay_tokenizer_encode_within(const struct assay_tokenizer *tokenizer, const char *text, size_t len,
+                                                const char *pair, size_t pair_len, size_t tokens_max, int32_t **ret,
+                                                int32_t **ret_types, size_t *ret_count, struct assay_err *err)
+{
+    char error[ERROR_BYTES];
+    if (assay_hf_encode_within(tokenizer->hf, (const uint8_t *)text, len, (const uint8_t *)pair, pair_len, tokens_max,
+                               ret, ret_types, ret_count, error, sizeof error) != 0)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "a text of %zu bytes cannot be tokenized: %s",
+                             len + (pair ? pair_len : 0), error);
+    return ASSAY_OK;
+}
+
 enum assay_status assay_tokenizer_decode(const struct assay_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                          bool skip_special, char **ret, size_t *ret_len, struct assay_err *err)
 {

@@ -32,6 +32,14 @@ bool assay_tokenizer_is_byte(const struct assay_tokenizer *tokenizer, int32_t id
 enum assay_status assay_tokenizer_encode(const struct assay_tokenizer *tokenizer, const char *text, size_t len,
                                          bool special, int32_t **ret, size_t *ret_count,
                                          struct assay_err *err) ASSAY_MUST_USE;
+/* Ids of a text (`pair` NULL) or of a pair of texts as the post-processor joins them, with special tokens, and the type
+ * of each token (0, or 1 where the post-processor says so); both malloc, caller frees. At most tokens_max: of a text
+ * that is too long the last tokens go, of a pair those of the longer text until both are alike, as transformers'
+ * `longest_first` does. INVALID_ARGUMENT where tokens_max has no room beside special tokens. */
+enum assay_status assay_tokenizer_encode_within(const struct assay_tokenizer *tokenizer, const char *text, size_t len,
+                                                const char *pair, size_t pair_len, size_t tokens_max, int32_t **ret,
+                                                int32_t **ret_types, size_t *ret_count,
+                                                struct assay_err *err) ASSAY_MUST_USE;
 /* Text of ids (malloc, NUL-terminated). */
 enum assay_status assay_tokenizer_decode(const struct assay_tokenizer *tokenizer, const int32_t *ids, size_t count,
                                          bool skip_special, char **ret, size_t *ret_len,

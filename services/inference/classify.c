@@ -35,5 +35,6 @@ void assay_respond_classify(struct assay_call *call, void *respond)
         .missing = "the model has no classifier; wanted one ForSequenceClassification",
     };
     const Assay__V1__ClassifyRequest *request = assay_call_request(call);
-    assay_texts_serve(respond, call, request->model, request->texts, request->n_texts, &method);
+    assay_texts_serve(respond, call, request->model, request->texts, request->n_texts, request->pairs, request->n_pairs,
+                      &method);
 }

@@ -10,7 +10,8 @@ struct texts_work {
     struct assay_respond *respond;
     struct assay_call *call;
     const struct assay_texts_method *method;
-    struct assay_text *texts; /* [count] */
+    struct assay_text *texts; /* [count], behind them those of the pairs */
+    bool paired;
     size_t count;
 };
 
@@ -39,7 +40,9 @@ static enum assay_status run_texts(const struct texts_work *texts, const struct 
             return assay_err_set(err, ASSAY_CANCELLED, "the client is gone");
         if (assay_lanes_stopping(texts->respond->lanes))
             return assay_err_set(err, ASSAY_UNAVAILABLE, "the worker is shutting down");
-        status = texts->method->run(sentences, texts->texts + i, count, values + i * width, err);
+        const struct assay_text *first = texts->texts + i;
+        status = texts->method->run(sentences, first, texts->paired ? first + texts->count : NULL, count,
+                                    values + i * width, err);
     }
     return status;
 }
@@ -94,16 +97,20 @@ static void run(struct assay_lane_work *work, struct assay_lane_model *model)
     finish(texts);
 }
 
-static enum assay_status check(char *const *texts, size_t count, struct assay_err *err)
+static enum assay_status check(char *const *texts, size_t count, char *const *pairs, size_t pairs_count,
+                               struct assay_err *err)
 {
     size_t bytes = 0;
+    if (pairs_count != 0 && pairs_count != count)
+        return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%zu pairs beside %zu texts; wanted none, or as many",
+                             pairs_count, count);
     if (count == 0)
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "there are no texts");
     if (count > ASSAY_EMBED_TEXTS_MAX)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "%zu texts, at most %d are taken at once", count,
                              ASSAY_EMBED_TEXTS_MAX);
     for (size_t i = 0; i < count; i++)
-        bytes += strlen(texts[i]);
+        bytes += strlen(texts[i]) + (pairs_count ? strlen(pairs[i]) : 0);
     if (bytes > ASSAY_EMBED_BYTES_MAX)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "texts of %zu bytes, at most %u are taken at once", bytes,
                              ASSAY_EMBED_BYTES_MAX);
@@ -111,11 +118,12 @@ static enum assay_status check(char *const *texts, size_t count, struct assay_er
 }
 
 void assay_texts_serve(struct assay_respond *respond, struct assay_call *call, const Assay__V1__Variant *model,
-                       char *const *texts, size_t count, const struct assay_texts_method *method)
+                       char *const *texts, size_t count, char *const *pairs, size_t pairs_count,
+                       const struct assay_texts_method *method)
 {
     struct assay_lane_source source;
     struct assay_err err = ASSAY_ERR_INIT;
-    enum assay_status status = check(texts, count, &err);
+    enum assay_status status = check(texts, count, pairs, pairs_count, &err);
     if (status == ASSAY_OK)
         status = assay_respond_admit(respond, call, model, ASSAY_LANE_TEXTS, &source, &err);
     if (status != ASSAY_OK) {
@@ -124,7 +132,7 @@ void assay_texts_serve(struct assay_respond *respond, struct assay_call *call, c
     }
     struct texts_work *work = calloc(1, sizeof *work);
     if (work)
-        work->texts = calloc(count, sizeof *work->texts);
+        work->texts = calloc(count + pairs_count, sizeof *work->texts);
     if (!work || !work->texts) {
         free(work);
         assay_respond_done(respond);
@@ -138,12 +146,22 @@ void assay_texts_serve(struct assay_respond *respond, struct assay_call *call, c
     work->call = call;
     work->method = method;
     work->count = count;
+    work->paired = pairs_count > 0;
     for (size_t i = 0; i < count; i++)
         work->texts[i] = (struct assay_text){texts[i], strlen(texts[i])};
+    for (size_t i = 0; i < pairs_count; i++)
+        work->texts[count + i] = (struct assay_text){pairs[i], strlen(pairs[i])};
     assay_respond_post(respond, &source, &work->work);
 }
 
 /* --- Embed --- */
+
+static enum assay_status embed(const struct assay_sentences *sentences, const struct assay_text *texts,
+                               const struct assay_text *pairs, size_t count, float *values, struct assay_err *err)
+{
+    (void)pairs; /* requests have none */
+    return assay_sentences_embed(sentences, texts, count, values, err);
+}
 
 static void reply(struct assay_call *call, const struct assay_sentences *sentences, Assay__V1__Tensor *tensor,
                   const struct assay_attachment *values)
@@ -159,10 +177,10 @@ void assay_respond_embed(struct assay_call *call, void *respond)
     static const struct assay_texts_method method = {
         .span = "embed",
         .width = assay_sentences_hidden,
-        .run = assay_sentences_embed,
+        .run = embed,
         .reply = reply,
         .missing = "the model has no hidden states",
     };
     const Assay__V1__EmbedRequest *request = assay_call_request(call);
-    assay_texts_serve(respond, call, request->model, request->texts, request->n_texts, &method);
+    assay_texts_serve(respond, call, request->model, request->texts, request->n_texts, NULL, 0, &method);
 }

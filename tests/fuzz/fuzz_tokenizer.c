@@ -1,4 +1,5 @@
-/* Any bytes as tokenizer.json; one that is accepted encodes and decodes some text. */
+/* Any bytes as tokenizer.json; one that is accepted encodes and decodes some text, and encodes a pair within a length.
+ */
 #include <stdlib.h>
 #include <string.h>
 
@@ -23,6 +24,14 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size)
         assay_tokenizer_decode(tokenizer, ids, count, false, &back, &len, &err) == ASSAY_OK && strlen(back) > len)
         abort();
     free(back);
+    free(ids);
+    int32_t *types = NULL;
+    ids = NULL;
+    if (assay_tokenizer_encode_within(tokenizer, text, sizeof text - 1, text, 5, 8, &ids, &types, &count, &err) ==
+            ASSAY_OK &&
+        (!ids || !types || count > 8))
+        abort();
+    free(types);
     free(ids);
     assay_tokenizer_close(tokenizer);
     return 0;

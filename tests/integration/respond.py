@@ -96,6 +96,9 @@ def check_texts(work, where):
     for command in (("embed", CLASSIFIER), ("classify", CLASSIFIER), ("classify", CLASSIFIER, "--json")):
         here = assay(*command, "--texts", texts)
         check(assay(*command, "--texts", texts, *where) == here and len(here) > 10000, f"{' '.join(command[:1] + command[2:])}: the same bits")
+    pairs = write(os.path.join(work, "pairs.json"), [["are you kind?", f"you are {'very ' * (i % 7)}rude {i % 13}"] for i in range(1100)])
+    here = assay("classify", CLASSIFIER, "--texts", pairs)
+    check(assay("classify", CLASSIFIER, "--texts", pairs, *where) == here and len(here) > 10000, "classify of pairs: the same bits")
     outputs = [os.path.join(work, f"{name}.safetensors") for name in ("here", "there")]
     assay("embed", CLASSIFIER, "--texts", texts, "-o", outputs[0])
     assay("embed", CLASSIFIER, "--texts", texts, "-o", outputs[1], *where)

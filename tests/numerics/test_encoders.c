@@ -11,6 +11,7 @@
 #include "common/formats/json.h"
 #include "common/nn/encoder.h"
 #include "common/nn/sentences.h"
+#include "common/tokenizer/tokenizer.h"
 #include "tests/cmocka_all.h"
 
 #define VECTORS ASSAY_SOURCE_DIR "/tests/vectors/encoders/"
@@ -210,25 +211,36 @@ static void lengths_and_types_beyond_the_model_are_refused(void **state)
 
 struct expected {
     cJSON *rows;
-    size_t count;
-    struct assay_text texts[TEXTS_MAX];
+    size_t count, paired; /* rows from `paired` on are pairs */
+    struct assay_text texts[TEXTS_MAX], pairs[TEXTS_MAX];
 };
+
+static struct assay_text text_of(const cJSON *item)
+{
+    assert_true(cJSON_IsString(item));
+    return (struct assay_text){item->valuestring, strlen(item->valuestring)};
+}
 
 static void read_expected(const char *model, struct expected *ret)
 {
     char path[ASSAY_PATH_MAX];
     const cJSON *row;
-    *ret = (struct expected){0};
+    *ret = (struct expected){.paired = SIZE_MAX};
     want_ok(assay_path_join(path, vectors_of(model), "expected.json", &err));
     want_ok(assay_json_load(path, &ret->rows, &err));
     cJSON_ArrayForEach(row, ret->rows)
     {
-        const char *text = cJSON_GetStringValue(cJSON_GetObjectItemCaseSensitive(row, "text"));
+        const cJSON *text = cJSON_GetObjectItemCaseSensitive(row, "text");
         assert_true(ret->count < TEXTS_MAX);
-        if (text)
-            ret->texts[ret->count++] = (struct assay_text){text, strlen(text)};
+        if (cJSON_IsArray(text)) {
+            ret->paired = ASSAY_MIN(ret->paired, ret->count);
+            ret->pairs[ret->count] = text_of(text->child->next);
+            text = text->child;
+        }
+        ret->texts[ret->count++] = text_of(text);
     }
-    assert_true(ret->count >= 5);
+    ret->paired = ASSAY_MIN(ret->paired, ret->count);
+    assert_true(ret->paired >= 5);
 }
 
 static void check_row(const char *model, const struct expected *expected, size_t index, const char *key,
@@ -257,7 +269,11 @@ static void check_probabilities(const char *model)
     want_ok(assay_sentences_open(vectors_of(model), pool, &sentences, &err));
     size_t labels = assay_sentences_labels(sentences);
     assert_true(labels >= 1 && labels <= 8);
-    want_ok(assay_sentences_classify(sentences, expected.texts, expected.count, found, &err));
+    size_t paired = expected.paired;
+    assert_true(expected.count > paired);
+    want_ok(assay_sentences_classify(sentences, expected.texts, NULL, paired, found, &err));
+    want_ok(assay_sentences_classify(sentences, expected.texts + paired, expected.pairs + paired,
+                                     expected.count - paired, found + paired * labels, &err));
     for (size_t i = 0; i < expected.count; i++)
         check_row(model, &expected, i, "probabilities", NULL, found + i * labels, labels);
     assay_sentences_close(sentences);
@@ -272,6 +288,42 @@ static void probabilities_are_those_of_transformers(void **state)
     check_probabilities("roberta_labels");
     check_probabilities("xlmr_score");
     check_probabilities("distilbert_labels");
+}
+
+static void same_integers(const cJSON *row, const char *key, const int32_t *found, size_t count)
+{
+    const cJSON *wanted = cJSON_GetObjectItemCaseSensitive(row, key);
+    assert_int_equal(cJSON_GetArraySize(wanted), count);
+    for (size_t i = 0; i < count; i++)
+        assert_int_equal(cJSON_GetArrayItem(wanted, (int)i)->valueint, found[i]);
+}
+
+static void ids_and_types_are_those_of_the_tokenizers(void **state)
+{
+    (void)state;
+    for (size_t m = 0; m < ASSAY_COUNT(models); m++) {
+        struct expected expected;
+        struct assay_tokenizer *tokenizer;
+        read_expected(models[m], &expected);
+        want_ok(assay_tokenizer_open(vectors_of(models[m]), &tokenizer, &err));
+        for (size_t i = 0; i < expected.count; i++) {
+            const cJSON *row = cJSON_GetArrayItem(expected.rows, (int)i);
+            const struct assay_text *text = &expected.texts[i], *pair = &expected.pairs[i];
+            int32_t *ids, *types;
+            size_t count;
+            want_ok(assay_tokenizer_encode_within(tokenizer, text->text, text->len, pair->text, pair->len, 24, &ids,
+                                                  &types, &count, &err));
+            same_integers(row, "ids", ids, count);
+            same_integers(row, "types", types, count);
+            free(ids);
+            free(types);
+            assert_int_equal(assay_tokenizer_encode_within(tokenizer, "kind dogs", 9, pair->text, pair->len,
+                                                           pair->text ? 3 : 2, &ids, &types, &count, &err),
+                             ASSAY_INVALID_ARGUMENT);
+        }
+        assay_tokenizer_close(tokenizer);
+        cJSON_Delete(expected.rows);
+    }
 }
 
 /* Links to a model's files under `dir`, beside a folder for what its pooling says. */
@@ -302,7 +354,8 @@ static void check_embeddings(const char *dir, const char *model, const char *kin
     want_ok(assay_sentences_embed(sentences, expected.texts, expected.count, found, &err));
     for (size_t i = 0; i < expected.count; i++)
         check_row(model, &expected, i, "embeddings", kind, found + i * width, width);
-    assert_int_equal(assay_sentences_classify(sentences, expected.texts, 1, found, &err), ASSAY_FAILED_PRECONDITION);
+    assert_int_equal(assay_sentences_classify(sentences, expected.texts, NULL, 1, found, &err),
+                     ASSAY_FAILED_PRECONDITION);
     assay_sentences_close(sentences);
     assay_pool_free(pool);
     cJSON_Delete(expected.rows);
@@ -450,6 +503,7 @@ int main(void)
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(sequences_give_what_transformers_gives_and_the_same_bits_alone),
         cmocka_unit_test(lengths_and_types_beyond_the_model_are_refused),
+        cmocka_unit_test(ids_and_types_are_those_of_the_tokenizers),
         cmocka_unit_test(probabilities_are_those_of_transformers),
         cmocka_unit_test_setup_teardown(embeddings_are_those_that_the_modules_ask_for, make_dir, remove_dir),
         cmocka_unit_test(what_is_not_implemented_is_refused_by_name),

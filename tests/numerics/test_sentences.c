@@ -84,7 +84,7 @@ static void check_probabilities(const char *dir, const char *key)
     want_ok(assay_sentences_open(dir, pool, &sentences, &err));
     assert_int_equal(assay_sentences_labels(sentences), LABELS);
     assert_string_equal(assay_sentences_label(sentences, 1), "rude");
-    want_ok(assay_sentences_classify(sentences, texts, count, found, &err));
+    want_ok(assay_sentences_classify(sentences, texts, NULL, count, found, &err));
     for (size_t i = 0; i < count * LABELS; i++) {
         const cJSON *row = cJSON_GetObjectItemCaseSensitive(cJSON_GetArrayItem(expected, (int)(i / LABELS)), key);
         double wanted = cJSON_GetArrayItem(row, (int)(i % LABELS))->valuedouble;

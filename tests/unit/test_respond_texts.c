@@ -68,11 +68,29 @@ static void embeddings_and_classes_have_the_bits_of_one_process(void **state)
     assert_int_equal(classes->n_labels, labels);
     for (size_t i = 0; i < labels; i++)
         assert_string_equal(classes->labels[i], assay_sentences_label(sentences, i));
-    respond_ok(assay_sentences_classify(sentences, plain, ASSAY_COUNT(texts), wanted, &err), &err);
+    respond_ok(assay_sentences_classify(sentences, plain, NULL, ASSAY_COUNT(texts), wanted, &err), &err);
     assert_memory_equal(values_of(reply, classes->probabilities, labels), wanted,
                         ASSAY_COUNT(texts) * labels * sizeof *wanted);
     assay_reply_free(reply);
-    assert_int_equal(atomic_load(&f->respond->texts), 2 * ASSAY_COUNT(texts));
+
+    struct assay_text others[ASSAY_COUNT(texts)];
+    char *pairs[ASSAY_COUNT(texts)];
+    for (size_t i = 0; i < ASSAY_COUNT(texts); i++) {
+        pairs[i] = texts[ASSAY_COUNT(texts) - 1 - i];
+        others[i] = plain[ASSAY_COUNT(texts) - 1 - i];
+    }
+    classify.n_pairs = ASSAY_COUNT(pairs);
+    classify.pairs = pairs;
+    respond_ok(assay_call_unary(f->client, &assay__v1__respond__descriptor, METHOD_CLASSIFY, &classify.base, NULL,
+                                &reply, &err),
+               &err);
+    classes = assay_reply_message(reply);
+    const float *found = values_of(reply, classes->probabilities, labels);
+    assert_memory_not_equal(found, wanted, ASSAY_COUNT(texts) * labels * sizeof *wanted);
+    respond_ok(assay_sentences_classify(sentences, plain, others, ASSAY_COUNT(texts), wanted, &err), &err);
+    assert_memory_equal(found, wanted, ASSAY_COUNT(texts) * labels * sizeof *wanted);
+    assay_reply_free(reply);
+    assert_int_equal(atomic_load(&f->respond->texts), 3 * ASSAY_COUNT(texts));
     free(wanted);
     assay_sentences_close(sentences);
     respond_await_quiet(f);
@@ -116,6 +134,10 @@ static void what_cannot_be_answered_is_refused(void **state)
     classify.texts = (char **)(uintptr_t)texts;
     classify.model = &decoder;
     want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_UNIMPLEMENTED, "");
+    classify.n_pairs = 2;
+    classify.pairs = classify.texts;
+    want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_INVALID_ARGUMENT, "2 pairs beside 5 texts");
+    classify.n_pairs = 0;
     classify.model = &nowhere;
     want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_NOT_FOUND, "/nowhere");
     respond_await_quiet(f);

@@ -49,16 +49,14 @@ static void ids_are_those_of_one_after_the_other(void **state)
         for (size_t threads = 1; threads <= 5; threads += 2) {
             struct assay_pool *pool;
             size_t tokens = 0;
-            bool special = threads == 3;
             assert_int_equal(assay_pool_new(threads, NULL, &pool, NULL), ASSAY_OK);
-            assert_int_equal(assay_tokenizer_encode_all(tokenizer, texts, TEXTS, special, pool, encoded, NULL),
+            assert_int_equal(assay_tokenizer_encode_all(tokenizer, texts, NULL, TEXTS, SIZE_MAX, pool, encoded, NULL),
                              ASSAY_OK);
             for (size_t i = 0; i < TEXTS; i++) {
                 int32_t *ids;
                 size_t count;
                 assert_int_equal(
-                    assay_tokenizer_encode(tokenizer, texts[i].text, texts[i].len, special, &ids, &count, NULL),
-                    ASSAY_OK);
+                    assay_tokenizer_encode(tokenizer, texts[i].text, texts[i].len, true, &ids, &count, NULL), ASSAY_OK);
                 assert_int_equal(encoded[i].tokens, count);
                 if (count > 0)
                     assert_memory_equal(encoded[i].ids, ids, count * sizeof *ids);
@@ -90,7 +88,7 @@ static void the_first_failure_is_told(void **state)
         texts[i] = (struct assay_text){i == 17 || i == 50 ? "b" : "a", 1};
     for (int round = 0; round < 50; round++) {
         struct assay_err err = ASSAY_ERR_INIT;
-        assert_int_equal(assay_tokenizer_encode_all(tokenizer, texts, ASSAY_COUNT(texts), false, pool, encoded, &err),
+        assert_int_equal(assay_tokenizer_encode_all(tokenizer, texts, NULL, ASSAY_COUNT(texts), 8, pool, encoded, &err),
                          ASSAY_INVALID_ARGUMENT);
         assert_non_null(strstr(err.text, "text 17: "));
         for (size_t i = 0; i < ASSAY_COUNT(texts); i++)

@@ -19,6 +19,10 @@ int assay_hf_is_byte(const struct assay_hf *hf, int32_t id);
 
 int assay_hf_encode(const struct assay_hf *hf, const uint8_t *text, size_t len, int special, int32_t **ret,
                     size_t *ret_count, char *error, size_t error_bytes);
+/* With special tokens, at most `most`; `pair` is NULL or the second text. *ret and *ret_types have *ret_count each. */
+int assay_hf_encode_within(const struct assay_hf *hf, const uint8_t *text, size_t len, const uint8_t *pair,
+                           size_t pair_len, size_t most, int32_t **ret, int32_t **ret_types, size_t *ret_count,
+                           char *error, size_t error_bytes);
 /* NUL-terminated; *ret_len does not count the NUL. */
 int assay_hf_decode(const struct assay_hf *hf, const int32_t *ids, size_t count, int skip_special, char **ret,
                     size_t *ret_len, char *error, size_t error_bytes);

@@ -10,10 +10,12 @@ use std::ptr;
 use std::slice;
 use std::sync::Once;
 
-use tokenizers::Tokenizer;
+use tokenizers::utils::truncation::{truncate_encodings, TruncationParams};
+use tokenizers::{Encoding, PostProcessor, Tokenizer};
 
 extern "C" {
     fn malloc(bytes: usize) -> *mut c_void;
+    fn free(memory: *mut c_void);
 }
 
 type Outcome<T> = Result<T, String>;
@@ -84,16 +86,50 @@ fn parse(json: &[u8]) -> Outcome<Tokenizer> {
     Ok(tokenizer)
 }
 
+fn whole(values: &[u32]) -> Outcome<Vec<i32>> {
+    values
+        .iter()
+        .map(|&id| i32::try_from(id).map_err(|_| format!("token id {id} is above 2147483647")))
+        .collect()
+}
+
 fn encode(tokenizer: &Tokenizer, text: &[u8], special: bool) -> Outcome<Vec<i32>> {
     let text = String::from_utf8_lossy(text);
     let encoding = tokenizer
         .encode_fast(text.as_ref(), special)
         .map_err(|e| e.to_string())?;
-    encoding
-        .get_ids()
-        .iter()
-        .map(|&id| i32::try_from(id).map_err(|_| format!("token id {id} is above 2147483647")))
-        .collect()
+    whole(encoding.get_ids())
+}
+
+/// A text, or a pair of texts, with special tokens; of one that is too long the longer text loses its last tokens, as many
+/// as it takes, then both do.
+fn encode_within(tokenizer: &Tokenizer, text: &[u8], pair: Option<&[u8]>, most: usize) -> Outcome<Encoding> {
+    let text = String::from_utf8_lossy(text);
+    let pair = pair.map(String::from_utf8_lossy);
+    let plain = |text: &str| tokenizer.encode_fast(text, false).map_err(|e| e.to_string());
+    let encoding = match &pair {
+        Some(pair) => tokenizer.encode_fast((text.as_ref(), pair.as_ref()), true),
+        None => tokenizer.encode_fast(text.as_ref(), true),
+    }
+    .map_err(|e| e.to_string())?;
+    if encoding.len() <= most {
+        return Ok(encoding);
+    }
+    let added = tokenizer.get_post_processor().map_or(0, |p| p.added_tokens(pair.is_some()));
+    if added >= most {
+        return Err(format!("{added} special tokens leave no room in {most}"));
+    }
+    let second = pair.as_ref().map(|pair| plain(pair)).transpose()?.map(|mut second| {
+        second.set_type_ids(vec![1; second.len()]);
+        second
+    });
+    let within = TruncationParams { max_length: most - added, ..Default::default() };
+    let (first, second) = truncate_encodings(plain(&text)?, second, &within).map_err(|e| e.to_string())?;
+    let encoding = tokenizer.post_process(first, second, true).map_err(|e| e.to_string())?;
+    if encoding.len() > most {
+        return Err(format!("the post-processor makes {} tokens where {most} are wanted", encoding.len()));
+    }
+    Ok(encoding)
 }
 
 fn decode(tokenizer: &Tokenizer, ids: &[i32], skip_special: bool) -> Outcome<String> {
@@ -173,6 +209,35 @@ pub unsafe extern "C" fn assay_hf_encode(
     let work = || {
         let ids = encode(&*tokenizer, borrow(text, len), special != 0)?;
         *ret = hand_out(&ids)?;
+        *ret_count = ids.len();
+        Ok(())
+    };
+    guard(work, error, error_bytes)
+}
+
+/// # Safety
+/// As assay_hf.h says.
+#[no_mangle]
+pub unsafe extern "C" fn assay_hf_encode_within(
+    tokenizer: *const Tokenizer,
+    text: *const u8,
+    len: usize,
+    pair: *const u8,
+    pair_len: usize,
+    most: usize,
+    ret: *mut *mut i32,
+    ret_types: *mut *mut i32,
+    ret_count: *mut usize,
+    error: *mut c_char,
+    error_bytes: usize,
+) -> c_int {
+    let work = || {
+        let second = (!pair.is_null()).then(|| borrow(pair, pair_len));
+        let encoding = encode_within(&*tokenizer, borrow(text, len), second, most)?;
+        let (ids, types) = (whole(encoding.get_ids())?, whole(encoding.get_type_ids())?);
+        let ids_memory = hand_out(&ids)?;
+        *ret_types = hand_out(&types).inspect_err(|_| free(ids_memory.cast()))?;
+        *ret = ids_memory;
         *ret_count = ids.len();
         Ok(())
     };
