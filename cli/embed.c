@@ -234,7 +234,8 @@ static int run_command(const char *name, const char *usage, const char *summary,
 int assay_command_embed(int argc, char **argv)
 {
     return run_command("embed", "assay embed MODEL --texts FILE [-o FILE] [--worker ENDPOINT]",
-                       "Embeddings of texts by an encoder, as JSON or safetensors.", false, argc, argv);
+                       "Embeddings of texts by an encoder, or a decoder made for it, as JSON or safetensors.", false,
+                       argc, argv);
 }
 
 int assay_command_classify(int argc, char **argv)

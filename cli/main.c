@@ -36,7 +36,7 @@ static const struct command_row {
     {"tokenize", assay_command_tokenize, "token ids of a text"},
     {"generate", assay_command_generate, "responses of a model, or of several schemes of it side by side"},
     {"chat", assay_command_chat, "the prompt that a model's chat template makes of a conversation"},
-    {"embed", assay_command_embed, "embeddings of texts by an encoder"},
+    {"embed", assay_command_embed, "embeddings of texts"},
     {"classify", assay_command_classify, "probabilities of a classifier's labels for texts"},
     {"logits", assay_command_logits, "logits of a model for token ids"},
     {"compare-logits", assay_command_compare_logits, "compare two files of logits"},

@@ -95,8 +95,12 @@ static void print_text(const struct model_description *m)
     char stored[32], head[32], chunk[32];
     print_line("model          %s", m->dir);
     print_line("architecture   %s", m->architecture);
-    print_line("runs           %s%s%s", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason,
-               m->runs && m->is_encoder ? " (an encoder: embed and classify; eval is of decoders)" : "");
+    const char *by = "";
+    if (m->runs && m->is_encoder)
+        by = " (an encoder: embed and classify; eval is of decoders)";
+    else if (m->runs && !m->has_head)
+        by = " (embed; eval not: there is no head)";
+    print_line("runs           %s%s%s", m->runs ? "yes" : "no: ", m->runs ? "" : m->reason, by);
     printf("parameters     %llu\n", (unsigned long long)m->parameters);
     print_line("stored         %s: %s%s%s", size_text(m->stored_bytes, stored), m->dtypes,
                m->quantization ? ", quantized by " : "", m->quantization ? m->quantization : "");

@@ -6,6 +6,13 @@
 #include "common/formats/architecture.h"
 #include "common/nn/config_reader.h"
 
+bool assay_model_is(const cJSON *config)
+{
+    const char *name =
+        cJSON_GetStringValue(cJSON_GetArrayItem(cJSON_GetObjectItemCaseSensitive(config, "architectures"), 0));
+    return name && assay_family_find(name);
+}
+
 static enum assay_status find_family(const cJSON *config, const char *what, struct assay_model_config *c,
                                      struct assay_err *err)
 {

@@ -99,7 +99,7 @@ static enum assay_status check_options(const cJSON *config, const char *what, co
 {
     static const char position_type[] = "position_embedding_type", absolute[] = "absolute";
     static const char *const refused[] = {"is_decoder", "pruned_heads"};
-    static const char *const none[] = {NULL};
+    static const char *const own[] = {"is_causal", NULL}; /* what encoders are not, whatever it says */
     const char *type = absolute;
     enum assay_status status = assay_json_get_string(config, what, position_type, false, &type, err);
     if (status != ASSAY_OK)
@@ -113,7 +113,7 @@ static enum assay_status check_options(const cJSON *config, const char *what, co
             return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: the option '%s' is not implemented for %s", what,
                                  refused[i], c->architecture);
     }
-    return assay_options_check(config, what, c->architecture, none, err);
+    return assay_options_check(config, what, c->architecture, own, err);
 }
 
 static void read_sizes(struct assay_reader *r, struct assay_encoder_config *c)

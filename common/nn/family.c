@@ -228,6 +228,7 @@ static const struct assay_family families[] = {
     },
     {
         .architecture = "Gemma3ForCausalLM",
+        .without_head = "Gemma3TextModel",
         LAYERS,
         .keys = GEMMA_KEYS,
         .norms = {GEMMA_NORMS, HEAD_NORMS},
@@ -273,10 +274,25 @@ bool assay_family_has_option(const struct assay_family *family, const char *key)
     return false;
 }
 
+/* "MistralModel" of "MistralForCausalLM", "GPT2Model" of "GPT2LMHeadModel". */
+static bool names_model(const struct assay_family *family, const char *name)
+{
+    static const char *const heads[] = {"ForCausalLM", "LMHeadModel"};
+    if (family->without_head)
+        return strcmp(family->without_head, name) == 0;
+    for (size_t i = 0; i < ASSAY_COUNT(heads); i++) {
+        const char *head = strstr(family->architecture, heads[i]);
+        size_t stem = head ? (size_t)(head - family->architecture) : 0;
+        if (head && strncmp(family->architecture, name, stem) == 0 && strcmp(name + stem, "Model") == 0)
+            return true;
+    }
+    return false;
+}
+
 const struct assay_family *assay_family_find(const char *architecture)
 {
     for (size_t i = 0; i < ASSAY_COUNT(families); i++)
-        if (strcmp(families[i].architecture, architecture) == 0)
+        if (strcmp(families[i].architecture, architecture) == 0 || names_model(&families[i], architecture))
             return &families[i];
     return NULL;
 }

@@ -47,6 +47,7 @@ enum assay_bias_rule { ASSAY_BIAS_NEVER, ASSAY_BIAS_ALWAYS, ASSAY_BIAS_OPTION, A
  * base. A name that is NULL is of something that the family does not have. */
 struct assay_family {
     const char *architecture;
+    const char *without_head; /* the class of a model that has no head; NULL: what "Model" makes of the name */
     const char *layers, *final_norm, *positions;
     const char *norms[ASSAY_NORMS];
     const char *linears[ASSAY_LINEARS];
@@ -82,7 +83,7 @@ struct assay_family {
     bool parallel;          /* use_parallel_residual is true unless config.json says otherwise */
 };
 
-/* NULL for an architecture that has no row. */
+/* By the name of the architecture, or of its class without a head; NULL where there is no row. */
 const struct assay_family *assay_family_find(const char *architecture);
 
 /* Whether `options` has the key. */

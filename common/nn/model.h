@@ -74,6 +74,9 @@ struct assay_model_config {
     size_t vocab_used; /* ids from here on are padding and have no logits; usually vocab */
 };
 
+/* Whether config.json names a decoder, with or without a head. */
+bool assay_model_is(const cJSON *config);
+
 /* Reads config.json of transformers 4 (rope_theta, rope_scaling, torch_dtype) or 5 (rope_parameters, dtype) style.
  * UNIMPLEMENTED for an architecture, activation, rope type or other option we do not have, by name; INVALID_ARGUMENT
  * for sizes that are missing, out of range or do not fit together. */

@@ -45,6 +45,7 @@ static const struct option options[] = {
     {"use_parallel_residual", NEUTRAL_NONE},
     {"parallel_attn", NEUTRAL_NONE},
     {"alibi", NEUTRAL_NONE},
+    {"is_causal", NEUTRAL_TRUE},
     {"add_cross_attention", NEUTRAL_NONE},
     {"is_encoder_decoder", NEUTRAL_NONE},
     {"scale_attn_weights", NEUTRAL_TRUE},

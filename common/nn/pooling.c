@@ -10,6 +10,7 @@
 #define MODULES_FILE "modules.json"
 #define POOLING_FILE "config.json"
 #define SENTENCE_FILE "sentence_bert_config.json"
+#define PROMPTS_FILE "config_sentence_transformers.json"
 
 /* NULL when the file is not there. */
 static enum assay_status load_optional(const char *dir, const char *file, char path[ASSAY_PATH_MAX], cJSON **ret,
@@ -135,6 +136,21 @@ static enum assay_status read_length(const char *dir, size_t positions, struct a
     return status;
 }
 
+/* A prompt that stands before every text. */
+static enum assay_status refuse_prompt(const char *dir, struct assay_err *err)
+{
+    char path[ASSAY_PATH_MAX];
+    const char *name = NULL;
+    assay_auto(assay_json_delete) cJSON *config = NULL;
+    enum assay_status status = load_optional(dir, PROMPTS_FILE, path, &config, err);
+    if (status == ASSAY_OK && config)
+        status = assay_json_get_string(config, path, "default_prompt_name", false, &name, err);
+    if (status == ASSAY_OK && name)
+        return assay_err_set(err, ASSAY_UNIMPLEMENTED, "%s: default_prompt_name \"%.100s\" is not implemented", path,
+                             name);
+    return status;
+}
+
 enum assay_status assay_pooling_read(const char *dir, size_t positions, struct assay_pooling *ret,
                                      struct assay_err *err)
 {
@@ -146,6 +162,9 @@ enum assay_status assay_pooling_read(const char *dir, size_t positions, struct a
         return assay_err_set(err, ASSAY_INVALID_ARGUMENT, "%s is not a list of modules", path);
     if (status == ASSAY_OK && modules)
         status = read_modules(modules, dir, path, &pooling, err);
+    pooling.is_stated = modules != NULL;
+    if (status == ASSAY_OK)
+        status = refuse_prompt(dir, err);
     if (status == ASSAY_OK)
         status = read_length(dir, positions, &pooling, err);
     if (status == ASSAY_OK)

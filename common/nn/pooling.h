@@ -19,10 +19,13 @@ struct assay_pooling {
     size_t tokens_max;            /* of a text */
     enum assay_pooling_kind kind; /* what is made of all tokens, or which of them is taken */
     bool normalize;               /* to length 1 */
+    bool is_stated;               /* there is a modules.json */
 };
 
 /* Reads modules.json, the pooling's config.json and sentence_bert_config.json under `dir`; what is missing: mean,
- * normalized, `positions` tokens. UNIMPLEMENTED names what we do not have. */
+ * normalized, `positions` tokens. UNIMPLEMENTED names what we do not have, a prompt that every text is to have among
+ * it.
+ */
 enum assay_status assay_pooling_read(const char *dir, size_t positions, struct assay_pooling *ret,
                                      struct assay_err *err) ASSAY_MUST_USE;
 

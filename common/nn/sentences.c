@@ -16,8 +16,10 @@
 
 struct assay_sentences {
     struct assay_pool *pool;
-    const struct assay_encoder *encoder;
+    const struct assay_encoder *encoder; /* one of these two, the other one is NULL */
+    const struct assay_model *decoder;
     struct assay_encoder *own_encoder; /* NULL: somebody else's */
+    struct assay_model *own_decoder;
     struct assay_tokenizer *tokenizer;
     struct assay_pooling pooling;
     char (*labels)[LABEL_BYTES]; /* [labels] or NULL */
@@ -37,7 +39,7 @@ static void close_checkpoint(struct assay_checkpoint **checkpoint)
 static enum assay_status read_labels(struct assay_sentences *s, const cJSON *config, const char *dir,
                                      struct assay_err *err)
 {
-    size_t count = assay_encoder_config(s->encoder)->labels;
+    size_t count = assay_sentences_labels(s);
     if (count == 0)
         return ASSAY_OK;
     s->labels = calloc(count, sizeof *s->labels);
@@ -65,8 +67,32 @@ static enum assay_status read_labels(struct assay_sentences *s, const cJSON *con
     return ASSAY_OK;
 }
 
-/* With `encoder`, or NULL to load it. */
-static enum assay_status open_over(const char *dir, const struct assay_encoder *encoder, struct assay_pool *pool,
+static enum assay_status load_own(struct assay_sentences *s, const struct assay_checkpoint *checkpoint,
+                                  struct assay_err *err)
+{
+    bool decodes = assay_model_is(assay_checkpoint_config(checkpoint));
+    enum assay_status status = decodes ? assay_model_load(checkpoint, s->pool, &s->own_decoder, err)
+                                       : assay_encoder_load(checkpoint, s->pool, &s->own_encoder, err);
+    s->encoder = s->own_encoder;
+    s->decoder = s->own_decoder;
+    return status;
+}
+
+static enum assay_status read_pooling(struct assay_sentences *s, const char *dir, struct assay_err *err)
+{
+    size_t positions =
+        s->decoder ? assay_model_config(s->decoder)->positions_max : assay_encoder_config(s->encoder)->positions;
+    enum assay_status status = assay_pooling_read(dir, positions, &s->pooling, err);
+    if (status == ASSAY_OK && s->decoder && !s->pooling.is_stated)
+        return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
+                             "%s is a decoder, and has no modules.json that says how its tokens become an embedding",
+                             dir);
+    return status;
+}
+
+/* With `encoder` or `decoder`, or neither to load it. */
+static enum assay_status open_over(const char *dir, const struct assay_encoder *encoder,
+                                   const struct assay_model *decoder, struct assay_pool *pool,
                                    struct assay_sentences **ret, struct assay_err *err)
 {
     assay_auto(close_sentences) struct assay_sentences *s = calloc(1, sizeof *s);
@@ -74,14 +100,15 @@ static enum assay_status open_over(const char *dir, const struct assay_encoder *
     if (!s)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", dir);
     s->pool = pool;
+    s->encoder = encoder;
+    s->decoder = decoder;
     enum assay_status status = assay_checkpoint_open(dir, &checkpoint, err);
-    if (status == ASSAY_OK && !encoder)
-        status = assay_encoder_load(checkpoint, pool, &s->own_encoder, err);
-    s->encoder = encoder ? encoder : s->own_encoder;
+    if (status == ASSAY_OK && !encoder && !decoder)
+        status = load_own(s, checkpoint, err);
     if (status == ASSAY_OK)
         status = assay_tokenizer_open(dir, &s->tokenizer, err);
     if (status == ASSAY_OK)
-        status = assay_pooling_read(dir, assay_encoder_config(s->encoder)->positions, &s->pooling, err);
+        status = read_pooling(s, dir, err);
     if (status == ASSAY_OK)
         status = read_labels(s, assay_checkpoint_config(checkpoint), dir, err);
     if (status != ASSAY_OK)
@@ -94,13 +121,26 @@ static enum assay_status open_over(const char *dir, const struct assay_encoder *
 enum assay_status assay_sentences_open(const char *dir, struct assay_pool *pool, struct assay_sentences **ret,
                                        struct assay_err *err)
 {
-    return open_over(dir, NULL, pool, ret, err);
+    return open_over(dir, NULL, NULL, pool, ret, err);
 }
 
-enum assay_status assay_sentences_over(const char *dir, const struct assay_encoder *encoder, struct assay_pool *pool,
+enum assay_status assay_sentences_over(const char *dir, const struct assay_encoder *encoder,
+                                       const struct assay_model *decoder, struct assay_pool *pool,
                                        struct assay_sentences **ret, struct assay_err *err)
 {
-    return open_over(dir, encoder, pool, ret, err);
+    return open_over(dir, encoder, decoder, pool, ret, err);
+}
+
+enum assay_status assay_sentences_has_decoder(const char *dir, bool *ret, struct assay_err *err)
+{
+    char path[ASSAY_PATH_MAX];
+    assay_auto(assay_json_delete) cJSON *config = NULL;
+    enum assay_status status = assay_path_join(path, dir, "config.json", err);
+    if (status == ASSAY_OK)
+        status = assay_json_load(path, &config, err);
+    if (status == ASSAY_OK)
+        *ret = assay_model_is(config);
+    return status;
 }
 
 void assay_sentences_close(struct assay_sentences *sentences)
@@ -108,6 +148,7 @@ void assay_sentences_close(struct assay_sentences *sentences)
     if (!sentences)
         return;
     assay_encoder_free(sentences->own_encoder);
+    assay_model_free(sentences->own_decoder);
     assay_tokenizer_close(sentences->tokenizer);
     free(sentences->labels);
     free(sentences);
@@ -115,12 +156,13 @@ void assay_sentences_close(struct assay_sentences *sentences)
 
 size_t assay_sentences_hidden(const struct assay_sentences *sentences)
 {
-    return assay_encoder_config(sentences->encoder)->hidden;
+    return sentences->decoder ? assay_model_config(sentences->decoder)->hidden
+                              : assay_encoder_config(sentences->encoder)->hidden;
 }
 
 size_t assay_sentences_labels(const struct assay_sentences *sentences)
 {
-    return assay_encoder_config(sentences->encoder)->labels;
+    return sentences->decoder ? 0 : assay_encoder_config(sentences->encoder)->labels;
 }
 
 const char *assay_sentences_label(const struct assay_sentences *sentences, size_t index)
@@ -178,6 +220,19 @@ static enum assay_status classify_batch(const struct assay_sentences *s, const s
     return status;
 }
 
+/* The last hidden states of a decoder, behind its final norm. */
+static enum assay_status decode(const struct assay_sentences *s, const struct assay_encoder_sequence *sequences,
+                                size_t count, struct assay_err *err)
+{
+    struct assay_sequence decoded[BATCH_TEXTS];
+    for (size_t i = 0; i < count; i++)
+        decoded[i] = (struct assay_sequence){.ids = sequences[i].ids,
+                                             .tokens = sequences[i].tokens,
+                                             .end = sequences[i].tokens,
+                                             .hidden = sequences[i].hidden};
+    return assay_model_forward(s->decoder, s->pool, decoded, count, NULL, err);
+}
+
 /* Runs texts [first, first + count), whose ids are there. */
 static enum assay_status run_batch(const struct assay_sentences *s, const struct assay_encoded *encoded, size_t first,
                                    size_t count, batch_fn fn, float *results, struct assay_err *err)
@@ -189,13 +244,14 @@ static enum assay_status run_batch(const struct assay_sentences *s, const struct
     assay_auto(assay_free_ptr) float *states = malloc(ASSAY_MAX(tokens, (size_t)1) * hidden * sizeof *states);
     if (!states)
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu tokens", tokens);
-    bool typed = assay_encoder_config(s->encoder)->types > 1;
+    bool typed = s->encoder && assay_encoder_config(s->encoder)->types > 1;
     for (size_t i = 0, at = 0; i < count; at += encoded[i++].tokens * hidden)
         sequences[i] = (struct assay_encoder_sequence){.ids = encoded[i].ids,
                                                        .types = typed ? encoded[i].types : NULL,
                                                        .tokens = encoded[i].tokens,
                                                        .hidden = states + at};
-    enum assay_status status = assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
+    enum assay_status status = s->decoder ? decode(s, sequences, count, err)
+                                          : assay_encoder_forward(s->encoder, s->pool, sequences, count, err);
     return status == ASSAY_OK ? fn(s, sequences, first, count, results, err) : status;
 }
 

@@ -81,17 +81,30 @@ static enum assay_status hold(struct lane *lane, enum assay_model_part part, con
     return assay_models_acquire(lane->lanes->options.models, &want, ret, NULL, err);
 }
 
+/* Over an encoder, or a decoder whose files say how its tokens become an embedding. */
+static enum assay_status open_sentences(struct lane *lane, struct assay_lane_model *model,
+                                        const struct assay_digest *id, struct assay_err *err)
+{
+    bool decodes = false;
+    enum assay_status status = assay_sentences_has_decoder(model->dir, &decodes, err);
+    if (status == ASSAY_OK && decodes)
+        status = hold(lane, ASSAY_MODEL_DECODER, id, &model->decoder, err);
+    else if (status == ASSAY_OK)
+        status = hold(lane, ASSAY_MODEL_ENCODER, id, &model->encoder, err);
+    if (status != ASSAY_OK)
+        return status;
+    return assay_sentences_over(model->dir, decodes ? NULL : assay_resident_encoder(model->encoder),
+                                decodes ? assay_resident_decoder(model->decoder) : NULL, lane->lanes->options.pool,
+                                &model->sentences, err);
+}
+
 static enum assay_status open_files(struct lane *lane, struct assay_lane_model *model, struct assay_err *err)
 {
     const struct assay_lanes_options *options = &lane->lanes->options;
     struct assay_digest id;
     enum assay_status status = assay_models_identify(model->dir, &id, err);
-    if (status == ASSAY_OK && lane->source.kind == ASSAY_LANE_TEXTS) {
-        status = hold(lane, ASSAY_MODEL_ENCODER, &id, &model->encoder, err);
-        return status == ASSAY_OK ? assay_sentences_over(model->dir, assay_resident_encoder(model->encoder),
-                                                         options->pool, &model->sentences, err)
-                                  : status;
-    }
+    if (status == ASSAY_OK && lane->source.kind == ASSAY_LANE_TEXTS)
+        return open_sentences(lane, model, &id, err);
     if (status == ASSAY_OK)
         status = hold(lane, ASSAY_MODEL_DECODER, &id, &model->decoder, err);
     if (status == ASSAY_OK)

@@ -13,13 +13,13 @@ sed -i 's/, "partial_rotary_factor": 0.5//; s/"intermediate_size": 32/"intermedi
 inspect changed
 sed -i 's/Qwen3ForCausalLM/MambaForCausalLM/' changed/config.json
 inspect changed
-for encoder in roberta_labels distilbert_sentences; do
-    run model inspect "$ASSAY_SOURCE/tests/vectors/encoders/$encoder"
+for encoder in roberta_labels distilbert_sentences llama_sentences; do
+    inspect "$ASSAY_SOURCE/tests/vectors/encoders/$encoder"
 done
 cp -r "$ASSAY_SOURCE/tests/vectors/encoders/xlmr_score" encoder
 chmod -R u+w encoder
 sed -i 's/"is_decoder": false/"is_decoder": true/' encoder/config.json
-run model inspect encoder
+inspect encoder
 run model inspect "$vectors/gemma2" --json | grep -c '"scheme"' | sed 's/^[1-9][0-9]*$/schemes are listed/'
 run model inspect nowhere
 run model look nowhere

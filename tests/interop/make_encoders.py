@@ -1,5 +1,5 @@
 #!/usr/bin/env python3
-"""Small seeded encoders with their tokenizers and the outputs of transformers, for tests/vectors/encoders.
+"""Small seeded encoders, and decoders that embed texts, with their tokenizers and the outputs of transformers, for tests/vectors/encoders.
 
 Not part of any test tier: it needs an environment of its own (the versions are written to index.json).
 
@@ -36,6 +36,8 @@ PAIRS = [["is the dog kind?", "kind dogs are always kind"], ["rude", "cats never
          ["cats never thank anyone, " * 6, "rude cats " * 7]]
 BERT = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, intermediate_size=12,
             max_position_embeddings=POSITIONS, hidden_act="gelu", layer_norm_eps=1e-5)
+DECODER = dict(hidden_size=8, num_hidden_layers=2, num_attention_heads=2, num_key_value_heads=1, head_dim=4,
+               intermediate_size=12, max_position_embeddings=POSITIONS)
 DISTIL = dict(dim=8, n_layers=2, n_heads=4, hidden_dim=20, max_position_embeddings=POSITIONS)
 POOLINGS = ["cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens", "weightedmean_tokens", "lasttoken"]
 
@@ -60,6 +62,8 @@ MODELS = {
     "distilbert_labels": ("DistilBertForSequenceClassification", "wordpiece", dict(
         DISTIL, activation="relu", sinusoidal_pos_embds=True, **labels("kind", "rude", "other")), None),
     "distilbert_sentences": ("DistilBertModel", "wordpiece", dict(DISTIL, activation="gelu"), ("mean_tokens", False)),
+    "qwen3_sentences": ("Qwen3ForCausalLM", "bytes_closed", dict(DECODER, tie_word_embeddings=True), ("lasttoken", True)),
+    "llama_sentences": ("LlamaModel", "unigram_opened", DECODER, ("mean_tokens", False)),
 }
 
 
@@ -79,7 +83,7 @@ def make_tokenizer(kind):
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
         trainer = trainers.WordPieceTrainer(vocab_size=72, special_tokens=special, show_progress=False)
         single, pair = template("[CLS]", "[SEP]", "[SEP]", 1)
-    elif kind == "bytes":
+    elif kind.startswith("bytes"):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
         tokenizer.decoder = decoders.ByteLevel()
@@ -94,7 +98,14 @@ def make_tokenizer(kind):
         single, pair = template("<s>", "</s>", "</s> </s>", 0)
     tokenizer.train_from_iterator(CORPUS, trainer)
     ids = [(token, tokenizer.token_to_id(token)) for token in special]
-    if kind == "bytes":
+    if kind == "bytes_closed":
+        tokenizer.post_processor = processors.Sequence([
+            processors.ByteLevel(trim_offsets=False),
+            processors.TemplateProcessing(single="$A </s>", pair="$A $B:1 </s>:1", special_tokens=ids)])
+    elif kind == "unigram_opened":
+        tokenizer.post_processor = processors.TemplateProcessing(
+            single="<s> $A", pair="<s> $A <s>:1 $B:1", special_tokens=ids)
+    elif kind == "bytes":
         tokenizer.post_processor = processors.RobertaProcessing(("</s>", 2), ("<s>", 0), add_prefix_space=False)
     else:
         tokenizer.post_processor = processors.TemplateProcessing(single=single, pair=pair, special_tokens=ids)
@@ -122,7 +133,7 @@ def fill(model, seed):
             value = 0.3 * noise
         elif tensor.dim() == 1:
             value = 1.0 + 0.2 * noise
-        elif "embeddings" in name:
+        elif "embed" in name:
             value = 0.7 * noise
         else:
             value = 1.2 * noise / tensor.shape[-1] ** 0.5
@@ -131,7 +142,7 @@ def fill(model, seed):
 
 
 def base_of(model):
-    return model.base_model if hasattr(model, "classifier") else model
+    return model.base_model if hasattr(model, "classifier") or hasattr(model, "lm_head") else model
 
 
 @torch.no_grad()
@@ -225,6 +236,8 @@ def write_modules(target, hidden, kind, normalize):
     (target / "modules.json").write_text(json.dumps([
         {"idx": i, "name": str(i), "path": path, "type": f"sentence_transformers.models.{module}"}
         for i, (module, path) in enumerate(modules)], indent=1) + "\n")
+    prompts = {"prompts": {"query": "Query: ", "document": ""}, "default_prompt_name": None}
+    (target / "config_sentence_transformers.json").write_text(json.dumps(prompts) + "\n")
     (target / "1_Pooling").mkdir(exist_ok=True)
     modes = {f"pooling_mode_{mode}": mode == kind for mode in POOLINGS}
     (target / "1_Pooling" / "config.json").write_text(
@@ -235,23 +248,28 @@ def write(name, folder):
     class_name, kind, members, pooling = MODELS[name]
     seed = SEED + list(MODELS).index(name)
     torch.manual_seed(seed)
-    tokenizer = make_tokenizer(kind)
+    target = folder / name
+    target.mkdir(parents=True, exist_ok=True)
+    stored_tokenizer = target / "tokenizer.json"
+    # Training is not reproducible.
+    tokenizer = Tokenizer.from_file(str(stored_tokenizer)) if stored_tokenizer.exists() else make_tokenizer(kind)
     vocab = tokenizer.get_vocab_size()
     model = build(name, vocab)
     fill(model, seed)
-    target = folder / name
-    target.mkdir(parents=True, exist_ok=True)
     stored = build(name, vocab)
     stored.load_state_dict(model.state_dict())
     stored.to(torch.bfloat16).save_pretrained(target)
-    tokenizer.save(str(target / "tokenizer.json"), pretty=False)
+    tokenizer.save(str(stored_tokenizer), pretty=False)
     if pooling:
         write_modules(target, model.config.hidden_size, *pooling)
+    (target / "generation_config.json").unlink(missing_ok=True)
+    rows = expected_of(name, model, tokenizer)
+    (target / "expected.json").write_text("[" + ",\n ".join(json.dumps(row) for row in rows) + "]\n")
+    if "head_dim" in members:  # states of decoders are compared elsewhere
+        return {"class": class_name}
     golden = golden_of(model, vocab, seed)
     safetensors.torch.save_file({key: value.contiguous() for key, value in golden.items()},
                                 target / "golden.safetensors")
-    rows = expected_of(name, model, tokenizer)
-    (target / "expected.json").write_text("[" + ",\n ".join(json.dumps(row) for row in rows) + "]\n")
     double = build(name, vocab)
     double.load_state_dict(model.state_dict())
     double.to(torch.float64)

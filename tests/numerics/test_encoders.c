@@ -1,5 +1,5 @@
 /* Encoders of every family against transformers (tests/vectors/encoders): hidden states, poolers and heads, texts and
- * their embeddings and probabilities; and what is refused. */
+ * their embeddings and probabilities, those of decoders too; and what is refused. */
 #include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -363,8 +363,9 @@ static void check_embeddings(const char *dir, const char *model, const char *kin
 
 static void embeddings_are_those_that_the_modules_ask_for(void **state)
 {
-    static const char *const of[] = {"roberta_sentences", "xlmr_sentences", "distilbert_sentences"};
-    static const char *const own[] = {"mean_tokens", "cls_token", "mean_tokens"};
+    static const char *const of[] = {"roberta_sentences", "xlmr_sentences", "distilbert_sentences", "qwen3_sentences",
+                                     "llama_sentences"};
+    static const char *const own[] = {"mean_tokens", "cls_token", "mean_tokens", "lasttoken", "mean_tokens"};
     static const char *const kinds[] = {"cls_token",           "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
                                         "weightedmean_tokens", "lasttoken"};
     char folder[ASSAY_PATH_MAX], text[128];
@@ -379,6 +380,40 @@ static void embeddings_are_those_that_the_modules_ask_for(void **state)
             check_embeddings(*state, of[i], kinds[k]);
         }
     }
+}
+
+static void refuses(const char *dir, enum assay_status wanted, const char *words)
+{
+    struct assay_pool *pool;
+    struct assay_sentences *sentences = NULL;
+    want_ok(assay_pool_new(1, NULL, &pool, &err));
+    enum assay_status status = assay_sentences_open(dir, pool, &sentences, &err);
+    if (status != wanted || !strstr(err.text, words))
+        fail_msg("status %d, \"%s\", wanted \"%s\"", (int)status, err.text, words);
+    assay_pool_free(pool);
+}
+
+static void sentences_that_would_be_others_are_refused(void **state)
+{
+    char path[ASSAY_PATH_MAX];
+    link_model(*state, "qwen3_sentences");
+    want_ok(assay_path_join(path, *state, "modules.json", &err));
+    assert_int_equal(unlink(path), 0);
+    refuses(*state, ASSAY_FAILED_PRECONDITION, "no modules.json");
+    put(*state, "modules.json", "[{\"type\": \"a.Transformer\"}, {\"type\": \"a.Normalize\"}]");
+    put(*state, "config_sentence_transformers.json", "{\"default_prompt_name\": \"query\"}");
+    refuses(*state, ASSAY_UNIMPLEMENTED, "default_prompt_name \"query\"");
+    put(*state, "config_sentence_transformers.json", "{\"default_prompt_name\": null}");
+    want_ok(assay_path_join(path, *state, "config.json", &err));
+    assert_int_equal(unlink(path), 0);
+    put(*state, "config.json",
+        "{\"architectures\": [\"Qwen3Model\"], \"vocab_size\": 88, \"hidden_size\": 8, \"num_hidden_layers\": 2, "
+        "\"num_attention_heads\": 2, \"num_key_value_heads\": 1, \"head_dim\": 4, \"intermediate_size\": 12, "
+        "\"max_position_embeddings\": 24, \"is_causal\": false}");
+    refuses(*state, ASSAY_UNIMPLEMENTED, "is_causal");
+    unlink(path);
+    put(*state, "config.json", "{\"architectures\": [\"T5EncoderModel\"]}");
+    refuses(*state, ASSAY_UNIMPLEMENTED, "T5EncoderModel");
 }
 
 /* --- config.json --- */
@@ -506,6 +541,7 @@ int main(void)
         cmocka_unit_test(ids_and_types_are_those_of_the_tokenizers),
         cmocka_unit_test(probabilities_are_those_of_transformers),
         cmocka_unit_test_setup_teardown(embeddings_are_those_that_the_modules_ask_for, make_dir, remove_dir),
+        cmocka_unit_test_setup_teardown(sentences_that_would_be_others_are_refused, make_dir, remove_dir),
         cmocka_unit_test(what_is_not_implemented_is_refused_by_name),
         cmocka_unit_test(members_out_of_range_are_refused_by_name),
         cmocka_unit_test_setup_teardown(tensors_that_are_missing_or_do_not_fit_are_named, make_dir, remove_dir),

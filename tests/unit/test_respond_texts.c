@@ -96,6 +96,33 @@ static void embeddings_and_classes_have_the_bits_of_one_process(void **state)
     respond_await_quiet(f);
 }
 
+static void a_decoder_embeds_as_its_modules_say(void **state)
+{
+    static const char dir[] = ASSAY_SOURCE_DIR "/tests/vectors/encoders/qwen3_sentences";
+    struct respond_fixture *f = *state;
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_sentences *sentences;
+    struct assay_text plain[ASSAY_COUNT(texts)];
+    struct assay_reply *reply = NULL;
+    float wanted[ASSAY_COUNT(texts) * 8];
+    Assay__V1__EmbedRequest embed = embed_request();
+    Assay__V1__Variant decoder = respond_variant(dir);
+    embed.model = &decoder;
+    for (size_t i = 0; i < ASSAY_COUNT(texts); i++)
+        plain[i] = (struct assay_text){texts[i], strlen(texts[i])};
+    respond_ok(assay_sentences_open(dir, f->pool, &sentences, &err), &err);
+    assert_int_equal(assay_sentences_hidden(sentences), 8);
+    respond_ok(assay_sentences_embed(sentences, plain, ASSAY_COUNT(texts), wanted, &err), &err);
+    respond_ok(
+        assay_call_unary(f->client, &assay__v1__respond__descriptor, METHOD_EMBED, &embed.base, NULL, &reply, &err),
+        &err);
+    const Assay__V1__EmbedReply *embedded = assay_reply_message(reply);
+    assert_memory_equal(values_of(reply, embedded->embeddings, 8), wanted, sizeof wanted);
+    assay_reply_free(reply);
+    assay_sentences_close(sentences);
+    respond_await_quiet(f);
+}
+
 static void want_status(struct respond_fixture *f, unsigned method, const ProtobufCMessage *request,
                         enum assay_status status, const char *part)
 {
@@ -133,7 +160,7 @@ static void what_cannot_be_answered_is_refused(void **state)
     classify.n_texts = ASSAY_COUNT(texts);
     classify.texts = (char **)(uintptr_t)texts;
     classify.model = &decoder;
-    want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_UNIMPLEMENTED, "");
+    want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_FAILED_PRECONDITION, "modules.json");
     classify.n_pairs = 2;
     classify.pairs = classify.texts;
     want_status(f, METHOD_CLASSIFY, &classify.base, ASSAY_INVALID_ARGUMENT, "2 pairs beside 5 texts");
@@ -173,6 +200,7 @@ int main(void)
 {
     const struct CMUnitTest tests[] = {
         RESPOND_TEST(embeddings_and_classes_have_the_bits_of_one_process),
+        RESPOND_TEST(a_decoder_embeds_as_its_modules_say),
         RESPOND_TEST(what_cannot_be_answered_is_refused),
         RESPOND_TEST(many_calls_for_one_model_are_answered),
     };
