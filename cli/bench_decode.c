@@ -14,6 +14,7 @@
 #define PARTS_MAX 8 /* seven linears and the head */
 #define READ_BYTES ((size_t)256 << 20)
 #define READ_PIECES 64
+#define TOGETHER_MAX 3 /* matrices that the rows go through at once */
 #define LARGE_PAGE ((size_t)1 << 21)
 
 enum scheme { F32, BF16, INT8, NF4, INT4, SCHEMES };
@@ -145,16 +146,34 @@ static void release_model(struct decode *d)
             assay_panels_release(&d->panels[layer][i]);
 }
 
-/* The rows through all of them; returns the bytes of the weights. */
+/* The rows through `count` matrices of one width, at once as in a layer; returns the bytes of the weights. */
+static double run_products(struct decode *d, const struct assay_panels *panels, size_t count)
+{
+    struct assay_product products[TOGETHER_MAX];
+    double bytes = 0;
+    float *to = d->to;
+    for (size_t i = 0; i < count; i++) {
+        products[i] = (struct assay_product){&panels[i], NULL, to, panels[i].n};
+        to += d->rows * panels[i].n;
+        bytes += (double)panels[i].bytes;
+    }
+    assay_gemm_several(d->kernels, d->pool, d->rows, d->from, panels->k, products, count, false);
+    return bytes;
+}
+
+/* The rows through all of them. */
 static double run_token(struct decode *d)
 {
+    static const size_t together[] = {3, 1, 2, 1}; /* see linears_of */
     double bytes = 0;
-    for (size_t layer = 0; layer <= d->shape->layers; layer++)
-        for (size_t i = 0; i < PARTS_MAX && d->panels[layer][i].data; i++) {
-            const struct assay_panels *w = &d->panels[layer][i];
-            assay_gemm(d->kernels, d->pool, d->rows, d->from, w->k, w, NULL, d->to, w->n);
-            bytes += (double)w->bytes;
-        }
+    assay_pool_quick_begin(d->pool);
+    for (size_t layer = 0; layer < d->shape->layers; layer++) {
+        const struct assay_panels *panels = d->panels[layer];
+        for (size_t i = 0; i < ASSAY_COUNT(together); panels += together[i++])
+            bytes += run_products(d, panels, together[i]);
+    }
+    bytes += run_products(d, d->panels[d->shape->layers], 1);
+    assay_pool_quick_end(d->pool);
     return bytes;
 }
 
@@ -200,7 +219,7 @@ static enum assay_status run(struct decode *d)
     d->raw = malloc(bytes);
     d->scales = malloc(scales * sizeof *d->scales);
     d->from = malloc(d->rows * widest * sizeof *d->from);
-    d->to = malloc(d->rows * widest * sizeof *d->to);
+    d->to = malloc(d->rows * TOGETHER_MAX * widest * sizeof *d->to);
     if (!d->panels || !d->raw || !d->scales || !d->from || !d->to)
         return assay_err_set(d->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a model's weights");
     for (size_t i = 0; i < bytes; i++)

@@ -11,8 +11,8 @@
 #include "common/base/limits.h"
 
 /* How long a thread looks for what it waits for before it sleeps: waking it takes longer than a small product does. It
- * does so while waits are short: where products are large, or others have the CPU, it would only take time from them.
- */
+ * does so while waits are short, and while runs are in quick succession: where products are large, or others have the
+ * CPU, it would only take time from them. */
 #define SPIN_US 100
 #define SHORT_WAIT_US 200
 
@@ -28,6 +28,7 @@ struct assay_pool {
     pthread_cond_t work_done;
     atomic_uint_fast64_t generation; /* counts runs; what follows is of the current one */
     atomic_size_t busy;              /* helpers still in it */
+    atomic_size_t quick;             /* callers whose runs are in quick succession */
     atomic_bool stop;
     assay_pool_fn fn;
     void *arg;
@@ -87,7 +88,7 @@ static void await(struct assay_pool *pool, bool (*holds)(const struct assay_pool
                   pthread_cond_t *changed, int64_t *waited_us)
 {
     int64_t begin_us = assay_now_us();
-    bool looks = pool->spins && *waited_us < SHORT_WAIT_US;
+    bool looks = pool->spins && (*waited_us < SHORT_WAIT_US || atomic_load(&pool->quick) > 0);
     if (!looks || !spin(pool, holds, seen, begin_us + SPIN_US)) {
         pthread_mutex_lock(&pool->lock);
         while (!holds(pool, seen))
@@ -246,6 +247,16 @@ void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, voi
     if (pool->turns_over != pool->turns_taken)
         pthread_cond_broadcast(&pool->turn_changed);
     pthread_mutex_unlock(&pool->lock);
+}
+
+void assay_pool_quick_begin(struct assay_pool *pool)
+{
+    atomic_fetch_add(&pool->quick, 1);
+}
+
+void assay_pool_quick_end(struct assay_pool *pool)
+{
+    atomic_fetch_sub(&pool->quick, 1);
 }
 
 size_t assay_cpu_count(void)

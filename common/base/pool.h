@@ -1,5 +1,6 @@
 /* One pool of threads a process. Work is claimed index by index. A thread without work sleeps; while waits
- * are short, and where each thread has a CPU, it looks for more for a tenth of a millisecond first. */
+ * are short or runs are in quick succession, and where each thread has a CPU, it looks for more for a tenth of a
+ * millisecond first. */
 #pragma once
 
 #include "common/base/status.h"
@@ -21,6 +22,11 @@ size_t assay_pool_threads(const struct assay_pool *pool);
  * turns in the order in which they came.
  * Not from inside fn. */
 void assay_pool_run(struct assay_pool *pool, size_t count, assay_pool_fn fn, void *arg);
+
+/* Between them the caller's runs are in quick succession, of some ten microseconds each: what a step of a decode is
+ * made of. Any thread; they may nest. */
+void assay_pool_quick_begin(struct assay_pool *pool);
+void assay_pool_quick_end(struct assay_pool *pool);
 
 /* CPUs this process may run on (sched_getaffinity), at least 1. */
 size_t assay_cpu_count(void);

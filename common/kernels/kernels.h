@@ -183,6 +183,18 @@ void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const flo
 void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                      const struct assay_panels *w, const float *bias, float *c, size_t ldc);
 
+struct assay_product {
+    const struct assay_panels *w;
+    const float *bias; /* [n] or NULL */
+    float *c;          /* [m, n] */
+    size_t ldc;
+};
+
+/* assay_gemm, or assay_gemm_bf16, of the same rows with several W: for few rows the threads meet once for all of them.
+ */
+void assay_gemm_several(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a,
+                        size_t lda, const struct assay_product *products, size_t count, bool bf16);
+
 /* a[rows, k] as the tiles that `tile` reads: tile t at dst + t * tile_rows * k, rows beyond the last are zeros. */
 void assay_tiles_pack(size_t tile_rows, size_t rows, size_t k, const float *a, size_t lda, float *dst);
 

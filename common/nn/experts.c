@@ -75,8 +75,10 @@ static void run_mlp(struct assay_pass *pass, const struct assay_mlp_weights *mlp
     const struct assay_model *model = pass->model;
     size_t hidden = model->config.hidden;
     pass->width = mlp->up.panels.n;
-    assay_model_gemm(model, pass->pool, pass->rows, from, hidden, &mlp->gate.panels, mlp->gate.bias, pass->gate);
-    assay_model_gemm(model, pass->pool, pass->rows, from, hidden, &mlp->up.panels, mlp->up.bias, pass->up);
+    const struct assay_product products[] = {{&mlp->gate.panels, mlp->gate.bias, pass->gate, pass->width},
+                                             {&mlp->up.panels, mlp->up.bias, pass->up, pass->width}};
+    assay_gemm_several(model->kernels, pass->pool, pass->rows, from, hidden, products, ASSAY_COUNT(products),
+                       model->config.compute_bf16);
     assay_pass_rows(pass, gate_row);
     assay_model_gemm(model, pass->pool, pass->rows, pass->gate, pass->width, &mlp->down.panels, mlp->down.bias, to);
 }

@@ -116,6 +116,18 @@ void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const
     assay_model_gemm(pass->model, pass->pool, pass->rows, from, stride, &w->panels, w->bias, to);
 }
 
+void assay_pass_multiply_all(struct assay_pass *pass, const struct assay_pass_product *products, size_t count,
+                             const float *from, size_t stride)
+{
+    struct assay_product all[ASSAY_LINEARS];
+    for (size_t i = 0; i < count; i++) {
+        const struct assay_linear_weights *w = &pass->layer->linears[products[i].which];
+        all[i] = (struct assay_product){&w->panels, w->bias, products[i].to, w->panels.n};
+    }
+    assay_gemm_several(pass->model->kernels, pass->pool, pass->rows, from, stride, all, count,
+                       pass->model->config.compute_bf16);
+}
+
 static enum assay_status check_sequences(struct assay_pass *pass, struct assay_err *err)
 {
     const struct assay_model_config *c = &pass->model->config;

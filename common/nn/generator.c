@@ -265,9 +265,8 @@ static void extend(struct assay_generator *g, size_t index, const float *logits)
         end_response(g, index, ASSAY_FINISH_LENGTH, NULL);
 }
 
-bool assay_generator_step(struct assay_generator *generator)
+static bool step(struct assay_generator *g)
 {
-    struct assay_generator *g = generator;
     dismiss(g);
     admit(g);
     if (g->running_count == 0)
@@ -304,4 +303,12 @@ bool assay_generator_step(struct assay_generator *generator)
         extend(g, owners[i], g->logits + i * assay_head_vocab(g->head));
     close_ranks(g);
     return g->running_count > 0 || g->first;
+}
+
+bool assay_generator_step(struct assay_generator *generator)
+{
+    assay_pool_quick_begin(generator->pool);
+    bool more = step(generator);
+    assay_pool_quick_end(generator->pool);
+    return more;
 }

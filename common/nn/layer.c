@@ -110,9 +110,9 @@ static void project(struct assay_pass *pass)
         assay_pass_multiply(pass, ASSAY_LINEAR_QKV, pass->branch, hidden, pass->fused);
         assay_pass_rows(pass, split_row);
     } else {
-        assay_pass_multiply(pass, ASSAY_LINEAR_Q, pass->branch, hidden, pass->q);
-        assay_pass_multiply(pass, ASSAY_LINEAR_K, pass->branch, hidden, pass->k);
-        assay_pass_multiply(pass, ASSAY_LINEAR_V, pass->branch, hidden, pass->v);
+        const struct assay_pass_product products[] = {
+            {ASSAY_LINEAR_Q, pass->q}, {ASSAY_LINEAR_K, pass->k}, {ASSAY_LINEAR_V, pass->v}};
+        assay_pass_multiply_all(pass, products, ASSAY_COUNT(products), pass->branch, hidden);
     }
 }
 
@@ -233,12 +233,13 @@ static void run_mlp(struct assay_pass *pass)
         assay_pass_multiply(pass, ASSAY_LINEAR_DOWN, pass->gate, 2 * n, pass->branch);
         return;
     }
-    assay_pass_multiply(pass, ASSAY_LINEAR_UP, pass->branch, hidden, pass->up);
+    const struct assay_pass_product products[] = {{ASSAY_LINEAR_UP, pass->up}, {ASSAY_LINEAR_GATE, pass->gate}};
     if (linears[ASSAY_LINEAR_GATE].panels.n > 0) {
-        assay_pass_multiply(pass, ASSAY_LINEAR_GATE, pass->branch, hidden, pass->gate);
+        assay_pass_multiply_all(pass, products, ASSAY_COUNT(products), pass->branch, hidden);
         assay_pass_rows(pass, gate_row);
         assay_pass_multiply(pass, ASSAY_LINEAR_DOWN, pass->gate, n, pass->branch);
     } else {
+        assay_pass_multiply(pass, ASSAY_LINEAR_UP, pass->branch, hidden, pass->up);
         assay_pass_rows(pass, activate_row);
         assay_pass_multiply(pass, ASSAY_LINEAR_DOWN, pass->up, n, pass->branch);
     }

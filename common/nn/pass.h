@@ -44,6 +44,15 @@ void assay_pass_norm(const struct assay_pass *pass, const struct assay_norm_weig
 /* to[rows, n] = from . W^T (+ bias) by a matrix of the layer under way. */
 void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const float *from, size_t stride, float *to);
 
+struct assay_pass_product {
+    enum assay_linear which;
+    float *to;
+};
+
+/* The same for several matrices, each once. */
+void assay_pass_multiply_all(struct assay_pass *pass, const struct assay_pass_product *products, size_t count,
+                             const float *from, size_t stride);
+
 /* gate = activation(gate) * up, n elements. */
 void assay_pass_gate(const struct assay_pass *pass, size_t n, float *gate, const float *up);
 

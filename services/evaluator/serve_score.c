@@ -1,3 +1,4 @@
+#include <malloc.h>
 #include <stdlib.h>
 #include <string.h>
 
@@ -336,8 +337,14 @@ static void *score_main(void *arg)
     }
     pthread_mutex_lock(&evaluator->lock);
     score->ended = true;
+    bool last = !serve_scores_running(evaluator);
     pthread_cond_broadcast(&evaluator->ended);
     pthread_mutex_unlock(&evaluator->lock);
+    /* Each thread's heap keeps what it once took (see main.c): for the buffers of one job after the other, not for
+     * ever.
+     */
+    if (last)
+        malloc_trim(0);
     return NULL;
 }
 

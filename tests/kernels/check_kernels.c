@@ -344,6 +344,7 @@ int main(void)
         cmocka_unit_test(products_are_one_chain_of_fused_multiply_adds_on_every_path),
         cmocka_unit_test(products_lie_within_the_bound_of_float64),
         cmocka_unit_test(rows_do_not_depend_on_their_company_or_the_threads),
+        cmocka_unit_test(several_products_of_the_same_rows_are_as_each_alone),
         cmocka_unit_test(panels_unpack_to_the_exact_values),
         cmocka_unit_test(products_write_between_the_rows_of_c_nothing),
         cmocka_unit_test(weights_of_other_dtypes_are_refused),

@@ -139,6 +139,48 @@ void rows_do_not_depend_on_their_company_or_the_threads(void **state)
     }
 }
 
+void several_products_of_the_same_rows_are_as_each_alone(void **state)
+{
+    (void)state;
+    enum { K = 75, PRODUCTS = 4 };
+    static const size_t rows[] = {1, 3, 7, 20}, columns[PRODUCTS] = {100, 32, 7, 300};
+    static const enum assay_dtype types[PRODUCTS] = {ASSAY_BF16, ASSAY_I8, ASSAY_F32, ASSAY_BF16};
+    const struct assay_kernels *kernels = NULL;
+    assert_int_equal(assay_kernels_select(&kernels, NULL), ASSAY_OK);
+    struct weights w[PRODUCTS];
+    for (size_t i = 0; i < PRODUCTS; i++)
+        w[i] = weights_new(types[i], columns[i], K);
+    for (size_t run = 0; run < 2 * ASSAY_COUNT(rows); run++) {
+        size_t m = rows[run / 2];
+        bool bf16 = run % 2;
+        struct guarded a = guarded_noise(m * K), bias = guarded_noise(columns[0]), got[PRODUCTS], want[PRODUCTS];
+        struct assay_product products[PRODUCTS];
+        for (size_t i = 0; i < PRODUCTS; i++) {
+            const float *b = i == 0 ? bias.x : NULL;
+            got[i] = guarded_new(m * columns[i]);
+            want[i] = guarded_new(m * columns[i]);
+            products[i] = (struct assay_product){&w[i].panels, b, got[i].x, columns[i]};
+            (bf16 ? assay_gemm_bf16 : assay_gemm)(kernels, pool_of(1), m, a.x, K, &w[i].panels, b, want[i].x,
+                                                  columns[i]);
+        }
+        for (size_t threads = 1; threads <= 3; threads++) {
+            assay_gemm_several(kernels, pool_of(threads), m, a.x, K, products, PRODUCTS, bf16);
+            for (size_t i = 0; i < PRODUCTS; i++) {
+                want_same_bits(got[i].x, want[i].x, m * columns[i], kernels->name, "several", m);
+                memset(got[i].x, 0xff, m * columns[i] * sizeof *got[i].x);
+            }
+        }
+        for (size_t i = 0; i < PRODUCTS; i++) {
+            guarded_free(&got[i]);
+            guarded_free(&want[i]);
+        }
+        guarded_free(&a);
+        guarded_free(&bias);
+    }
+    for (size_t i = 0; i < PRODUCTS; i++)
+        weights_free(&w[i]);
+}
+
 void panels_unpack_to_the_exact_values(void **state)
 {
     (void)state;

@@ -45,6 +45,7 @@ void products_of_bf16_flush_at_the_border_as_the_hardware_does(void **state);
 void products_are_one_chain_of_fused_multiply_adds_on_every_path(void **state);
 void products_lie_within_the_bound_of_float64(void **state);
 void rows_do_not_depend_on_their_company_or_the_threads(void **state);
+void several_products_of_the_same_rows_are_as_each_alone(void **state);
 void panels_unpack_to_the_exact_values(void **state);
 void products_write_between_the_rows_of_c_nothing(void **state);
 void weights_of_other_dtypes_are_refused(void **state);

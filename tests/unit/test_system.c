@@ -255,7 +255,8 @@ static void expect_calls(struct counted *counted, size_t count, int calls)
     assert_false(atomic_load(&counted->bad_thread));
 }
 
-/* Threads that look for work as those that sleep: with a CPU for each or without, at once and after a while. */
+/* Threads that look for work as those that sleep: with a CPU for each or without, at once and after a while, in quick
+ * succession or not. */
 static void a_pool_calls_each_index_once_and_returns_when_all_are_done(void **state)
 {
     (void)state;
@@ -265,11 +266,15 @@ static void a_pool_calls_each_index_once_and_returns_when_all_are_done(void **st
         assert_int_equal(assay_pool_new(threads[t], NULL, &pool, NULL), ASSAY_OK);
         assert_int_equal(assay_pool_threads(pool), threads[t]);
         for (int round = 0; round < 50; round++) {
+            if (round % 4 == 1)
+                assay_pool_quick_begin(pool);
             for (size_t i = 0; i < ASSAY_COUNT(counts); i++) {
                 struct counted counted = {0};
                 assay_pool_run(pool, counts[i], count_call, &counted);
                 expect_calls(&counted, counts[i], 1);
             }
+            if (round % 4 == 3)
+                assay_pool_quick_end(pool);
             if (round % 10 == 0)
                 usleep(1000);
         }

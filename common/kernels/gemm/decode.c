@@ -1,19 +1,20 @@
 /* Products of a few rows: panels are divided among the threads and read once, as they are stored. */
+#include <string.h>
+
 #include "common/kernels/gemm/decode_rows.h"
 #include "common/kernels/gemm/panels.h"
 
 #define ABREAST_MAX 2
 /* Values of k that are unpacked at a time where groups are uneven. */
 #define UNEVEN_DEPTH 256
-/* Pieces of work a thread: few, as each wakes nobody but has to be claimed. */
-#define PIECES 4
+/* Pieces of work a thread: enough that all end together, few as each has to be claimed. */
+#define PIECES 8
 
 struct decoding {
     const struct assay_gemm_ops *ops;
-    const struct assay_panels *w;
-    size_t m, lda, ldc, panels; /* of a piece */
-    const float *a, *bias;
-    float *c;
+    const struct assay_product *products;
+    size_t m, lda, panels; /* of a piece */
+    const float *a;
     void (*decode)(const struct assay_decode *d);
 };
 
@@ -31,9 +32,8 @@ static bool is_codes(const struct assay_panels *w)
 }
 
 /* Codes whose scales lie in panels, as they are. */
-static void decode_codes(const struct decoding *g, size_t panel, struct assay_decode *d)
+static void decode_codes(const struct decoding *g, const struct assay_panels *w, size_t panel, struct assay_decode *d)
 {
-    const struct assay_panels *w = g->w;
     size_t at = panel * w->groups * ASSAY_PANEL;
     d->step_bytes = assay_codes_stride(w, panel);
     d->panel_bytes = ASSAY_BLOCK_BYTES;
@@ -47,25 +47,26 @@ static void decode_codes(const struct decoding *g, size_t panel, struct assay_de
 }
 
 /* Codes of one panel whose scales change anywhere, by way of f32. */
-static void decode_uneven(const struct decoding *g, size_t panel, struct assay_decode *d)
+static void decode_uneven(const struct decoding *g, const struct assay_panels *w, size_t panel, struct assay_decode *d)
 {
     _Alignas(64) float plain[UNEVEN_DEPTH * ASSAY_PANEL];
     d->type = ASSAY_WEIGHTS_F32;
     d->data = plain;
     d->step_bytes = ASSAY_PANEL * sizeof *plain;
-    for (size_t kk = 0; kk < g->w->k; kk += UNEVEN_DEPTH) {
-        d->k = ASSAY_MIN(g->w->k - kk, (size_t)UNEVEN_DEPTH);
-        assay_codes_unpack(g->ops, g->w, panel, kk, d->k, plain);
+    for (size_t kk = 0; kk < w->k; kk += UNEVEN_DEPTH) {
+        d->k = ASSAY_MIN(w->k - kk, (size_t)UNEVEN_DEPTH);
+        assay_codes_unpack(g->ops, w, panel, kk, d->k, plain);
         g->decode(d);
         d->a += d->k;
     }
 }
 
 /* Rows [first, first + rows) and `abreast` panels from `panel`, all of k. */
-static void decode_panels(const struct decoding *g, size_t first, size_t rows, size_t panel, size_t abreast)
+static void decode_panels(const struct decoding *g, const struct assay_product *p, size_t first, size_t rows,
+                          size_t panel, size_t abreast)
 {
-    _Alignas(64) float sums[ASSAY_DECODE_ROWS_MAX * ABREAST_MAX * ASSAY_PANEL] = {0};
-    const struct assay_panels *w = g->w;
+    _Alignas(64) float sums[ASSAY_DECODE_ROWS_MAX * ABREAST_MAX * ASSAY_PANEL];
+    const struct assay_panels *w = p->w;
     size_t bytes = panel_stride(w);
     struct assay_decode d = {.type = w->type,
                              .rows = rows,
@@ -78,10 +79,11 @@ static void decode_panels(const struct decoding *g, size_t first, size_t rows, s
                              .panel_bytes = bytes * w->k,
                              .scales_panel = ASSAY_PANEL,
                              .c = sums};
+    memset(sums, 0, rows * d.ldc * sizeof *sums);
     if (is_codes(w) && w->groups > 0) {
-        decode_codes(g, panel, &d);
+        decode_codes(g, w, panel, &d);
     } else if (is_codes(w)) {
-        decode_uneven(g, panel, &d);
+        decode_uneven(g, w, panel, &d);
     } else {
         d.data = (const unsigned char *)w->data + panel * d.panel_bytes;
         d.scales = w->scales ? w->scales + panel * ASSAY_PANEL : NULL;
@@ -90,31 +92,42 @@ static void decode_panels(const struct decoding *g, size_t first, size_t rows, s
     size_t column = panel * ASSAY_PANEL, columns = ASSAY_MIN(w->n - column, abreast * ASSAY_PANEL);
     for (size_t r = 0; r < rows; r++)
         for (size_t j = 0; j < columns; j++)
-            g->c[(first + r) * g->ldc + column + j] = sums[r * d.ldc + j] + (g->bias ? g->bias[column + j] : -0.0f);
+            p->c[(first + r) * p->ldc + column + j] = sums[r * d.ldc + j] + (p->bias ? p->bias[column + j] : -0.0f);
+}
+
+static size_t pieces_of(const struct decoding *g, const struct assay_product *p)
+{
+    return (assay_panels_count(p->w) + g->panels - 1) / g->panels;
 }
 
 static void decode_piece(void *arg, size_t index, size_t thread)
 {
     (void)thread;
     const struct decoding *g = arg;
-    size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(g->w)), most = g->ops->decode_rows;
-    bool uneven = is_codes(g->w) && g->w->groups == 0;
+    const struct assay_product *p = g->products;
+    for (; index >= pieces_of(g, p); p++)
+        index -= pieces_of(g, p);
+    size_t end = ASSAY_MIN((index + 1) * g->panels, assay_panels_count(p->w)), most = g->ops->decode_rows;
+    bool uneven = is_codes(p->w) && p->w->groups == 0;
     size_t wanted = uneven ? 1 : g->ops->decode_panels[ASSAY_MIN(g->m, most) - 1];
     for (size_t panel = index * g->panels, abreast; panel < end; panel += abreast) {
         abreast = panel + wanted <= end ? wanted : 1;
         for (size_t first = 0; first < g->m; first += most)
-            decode_panels(g, first, ASSAY_MIN(g->m - first, most), panel, abreast);
+            decode_panels(g, p, first, ASSAY_MIN(g->m - first, most), panel, abreast);
     }
 }
 
 void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, size_t m, const float *a, size_t lda,
-                     const struct assay_panels *w, const float *bias, float *c, size_t ldc, bool bf16)
+                     const struct assay_product *products, size_t count, bool bf16)
 {
-    struct decoding g = {.ops = ops, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c};
+    struct decoding g = {.ops = ops, .products = products, .m = m, .lda = lda, .a = a};
     g.decode = bf16 ? ops->decode_bf16 : ops->decode;
-    size_t threads = assay_pool_threads(pool), all = assay_panels_count(w);
-    size_t pieces = threads > 1 ? threads * PIECES : 1;
-    g.panels = (all + pieces - 1) / pieces;
+    size_t threads = assay_pool_threads(pool), all = 0, pieces = 0, wanted = threads > 1 ? threads * PIECES : 1;
+    for (size_t i = 0; i < count; i++)
+        all += assay_panels_count(products[i].w);
+    g.panels = (all + wanted - 1) / wanted;
     g.panels = (g.panels + ABREAST_MAX - 1) / ABREAST_MAX * ABREAST_MAX;
-    assay_pool_run(pool, (all + g.panels - 1) / g.panels, decode_piece, &g);
+    for (size_t i = 0; i < count; i++)
+        pieces += pieces_of(&g, &products[i]);
+    assay_pool_run(pool, pieces, decode_piece, &g);
 }

@@ -9,9 +9,9 @@ static inline bool assay_gemm_is_rows(const struct assay_gemm_ops *ops, const st
                                       bool bf16)
 {
     size_t most = w->type == ASSAY_WEIGHTS_F32 && !bf16 ? ops->decode_rows : 2 * ops->decode_rows;
-    return m >= 1 && m <= most && (!bf16 || ops->decode_bf16);
+    return m >= 1 && m <= most && w->n > 0 && (!bf16 || ops->decode_bf16);
 }
 
-/* assay_gemm, or assay_gemm_bf16, for such m; the same bits. */
+/* assay_gemm_several for such m, which each of the products has; the same bits. */
 void assay_gemm_rows(const struct assay_gemm_ops *ops, struct assay_pool *pool, size_t m, const float *a, size_t lda,
-                     const struct assay_panels *w, const float *bias, float *c, size_t ldc, bool bf16);
+                     const struct assay_product *products, size_t count, bool bf16);

@@ -230,15 +230,37 @@ static void multiply(struct assay_pool *pool, struct product p)
     assay_pool_run(pool, blocks * p.groups, multiply_piece, &p);
 }
 
+void assay_gemm_several(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a,
+                        size_t lda, const struct assay_product *products, size_t count, bool bf16)
+{
+    const struct assay_gemm_ops *ops = kernels->gemm;
+    size_t together = 0;
+    while (together < count && assay_gemm_is_rows(ops, products[together].w, m, bf16))
+        together++;
+    if (together > 0)
+        assay_gemm_rows(ops, pool, m, a, lda, products, together, bf16);
+    for (const struct assay_product *p = products + together; p < products + count; p++)
+        multiply(pool, (struct product){.ops = ops,
+                                        .w = p->w,
+                                        .m = m,
+                                        .lda = lda,
+                                        .ldc = p->ldc,
+                                        .a = a,
+                                        .bias = p->bias,
+                                        .c = p->c,
+                                        .bf16 = bf16});
+}
+
 void assay_gemm(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
                 const struct assay_panels *w, const float *bias, float *c, size_t ldc)
 {
-    if (assay_gemm_is_rows(kernels->gemm, w, m, false) && w->n > 0) {
-        assay_gemm_rows(kernels->gemm, pool, m, a, lda, w, bias, c, ldc, false);
-        return;
-    }
-    multiply(pool, (struct product){
-                       .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c});
+    assay_gemm_several(kernels, pool, m, a, lda, &(struct assay_product){w, bias, c, ldc}, 1, false);
+}
+
+void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
+                     const struct assay_panels *w, const float *bias, float *c, size_t ldc)
+{
+    assay_gemm_several(kernels, pool, m, a, lda, &(struct assay_product){w, bias, c, ldc}, 1, true);
 }
 
 void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const float *a, size_t lda,
@@ -253,17 +275,4 @@ void assay_gemm_columns(const struct assay_kernels *kernels, size_t m, const flo
     for (size_t first = 0; first < m; first += p.rows)
         multiply_block(&p, first, ASSAY_MIN(m - first, p.rows), p.origin,
                        (column + columns + ASSAY_PANEL - 1) / ASSAY_PANEL);
-}
-
-void assay_gemm_bf16(const struct assay_kernels *kernels, struct assay_pool *pool, size_t m, const float *a, size_t lda,
-                     const struct assay_panels *w, const float *bias, float *c, size_t ldc)
-{
-    if (assay_gemm_is_rows(kernels->gemm, w, m, true) && w->n > 0) {
-        assay_gemm_rows(kernels->gemm, pool, m, a, lda, w, bias, c, ldc, true);
-        return;
-    }
-    multiply(
-        pool,
-        (struct product){
-            .ops = kernels->gemm, .w = w, .m = m, .lda = lda, .ldc = ldc, .a = a, .bias = bias, .c = c, .bf16 = true});
 }
