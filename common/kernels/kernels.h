@@ -207,6 +207,11 @@ struct assay_attention_shape {
     float soft_cap;                   /* scores become cap * tanh(score * scale / cap); 0: none */
     size_t value_dim;                 /* of v and out; 0: head_dim */
     bool bidirectional;               /* every row sees its whole sequence; without a window */
+    /* Added to q . k * scale by assay_attention where it is bidirectional; NULL: nothing is. [heads, 2 * bias_reach -
+     * 1]: of row i and key j element bias_reach - 1 + j - i of the head; no sequence has more tokens than bias_reach.
+     */
+    const float *bias;
+    size_t bias_reach;
 };
 
 /* Rows [first, first + tokens) of q, k, v and out are one sequence. */

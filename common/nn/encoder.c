@@ -190,6 +190,8 @@ enum assay_status assay_encoder_forward(const struct assay_encoder *encoder, str
         .head_dim = c->hidden / c->heads,
         .scale = (float)(1 / sqrt((double)(c->hidden / c->heads))),
         .bidirectional = true,
+        .bias = encoder->relative,
+        .bias_reach = c->positions,
     };
     enum assay_status status = check_sequences(&pass, err);
     if (status != ASSAY_OK)

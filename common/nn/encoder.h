@@ -1,6 +1,6 @@
-/* Encoders (BERT, RoBERTa, DistilBERT; docs/FAMILIES.md): hidden states of all tokens, and the scores of a classifier
- * where the checkpoint has one. Attention looks both ways; a sequence's result does not depend on its company in a
- * batch. Numerics as in model.h. */
+/* Encoders (BERT, RoBERTa, DistilBERT, MPNet; docs/FAMILIES.md): hidden states of all tokens, and the scores of a
+ * classifier where the checkpoint has one. Attention looks both ways; a sequence's result does not depend on its
+ * company in a batch. Numerics as in model.h. */
 #pragma once
 
 #include "common/base/pool.h"
@@ -16,6 +16,7 @@ struct assay_encoder_config {
     size_t positions; /* most tokens of a sequence */
     size_t types;     /* of tokens; 0: they have none */
     size_t labels;    /* 0 without a classifier */
+    size_t buckets;   /* of distances between tokens, with something to add to scores each; 0: there are none */
     int32_t pad;      /* a token of this id stands at position `pad`, others at pad + 1 and on; -1: all count, from 0 */
     enum assay_activation activation;
     float norm_eps;

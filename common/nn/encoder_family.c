@@ -21,7 +21,7 @@
              .types = "type_vocab_size",                                                                               \
              .norm_eps = "layer_norm_eps"}
 #define ROBERTA                                                                                                        \
-    BERT_LAYERS, BERT_KEYS, .base = "roberta.", .positions_from_padding = true,                                        \
+    BERT_LAYERS, BERT_KEYS, .base = "roberta.", .positions = ASSAY_ENCODER_FROM_PAD,                                   \
                             .head = {.dense = "classifier.dense", .out = "classifier.out_proj"}
 
 static const struct assay_encoder_family families[] = {
@@ -29,6 +29,30 @@ static const struct assay_encoder_family families[] = {
     {.stem = "Roberta", ROBERTA},
     {.stem = "XLMRoberta", ROBERTA},
     {.stem = "Camembert", ROBERTA},
+    {
+        .stem = "MPNet",
+        .base = "mpnet.",
+        .layers = "encoder.layer.",
+        .linears = {[ASSAY_ENCODER_Q] = "attention.attn.q",
+                    [ASSAY_ENCODER_K] = "attention.attn.k",
+                    [ASSAY_ENCODER_V] = "attention.attn.v",
+                    [ASSAY_ENCODER_O] = "attention.attn.o",
+                    [ASSAY_ENCODER_UP] = "intermediate.dense",
+                    [ASSAY_ENCODER_DOWN] = "output.dense"},
+        .attention_norm = "attention.LayerNorm",
+        .output_norm = "output.LayerNorm",
+        .pooler = "pooler.dense",
+        .relative = "encoder.relative_attention_bias",
+        .head = {.dense = "classifier.dense", .out = "classifier.out_proj"},
+        .keys = {.hidden = "hidden_size",
+                 .layers = "num_hidden_layers",
+                 .heads = "num_attention_heads",
+                 .intermediate = "intermediate_size",
+                 .activation = "hidden_act",
+                 .norm_eps = "layer_norm_eps",
+                 .buckets = "relative_attention_num_buckets"},
+        .positions = ASSAY_ENCODER_FROM_PAD_1,
+    },
     {
         .stem = "DistilBert",
         .base = "distilbert.",
@@ -49,8 +73,9 @@ static const struct assay_encoder_family families[] = {
                  .activation = "activation"},
     },
 };
-static const char names[] = "Bert, Roberta, XLMRoberta, Camembert and DistilBert, each with Model, ForMaskedLM or "
-                            "ForSequenceClassification behind its name";
+static const char names[] =
+    "Bert, Roberta, XLMRoberta, Camembert, MPNet and DistilBert, each with Model, ForMaskedLM or "
+    "ForSequenceClassification behind its name";
 
 /* What stands behind the stem; NULL: another. */
 static const char *behind_stem(const struct assay_encoder_family *family, const char *architecture)
@@ -126,6 +151,8 @@ static void read_sizes(struct assay_reader *r, struct assay_encoder_config *c)
     c->vocab = assay_reader_size(r, "vocab_size", true, 0, ASSAY_MODEL_VOCAB_MAX);
     c->positions = assay_reader_size(r, "max_position_embeddings", true, 0, ASSAY_MODEL_DIM_MAX);
     c->types = f->keys.types ? assay_reader_size(r, f->keys.types, true, 0, ASSAY_MODEL_DIM_MAX) : 0;
+    c->buckets =
+        f->keys.buckets ? assay_reader_size(r, f->keys.buckets, false, ASSAY_ENCODER_BUCKETS, ASSAY_MODEL_DIM_MAX) : 0;
     double eps = f->keys.norm_eps ? assay_reader_double(r, f->keys.norm_eps, false, 1e-12) : 1e-12;
     c->norm_eps = (float)eps;
     if (r->status != ASSAY_OK)
@@ -133,6 +160,9 @@ static void read_sizes(struct assay_reader *r, struct assay_encoder_config *c)
     if (!(eps >= 0 && eps < 1))
         r->status = assay_err_set(r->err, ASSAY_INVALID_ARGUMENT, "%s: %s is %g, wanted 0 to 1", r->what,
                                   f->keys.norm_eps, eps);
+    else if (f->keys.buckets && c->buckets < ASSAY_ENCODER_BUCKETS)
+        r->status = assay_err_set(r->err, ASSAY_INVALID_ARGUMENT, "%s: %s is %zu, wanted at least %d", r->what,
+                                  f->keys.buckets, c->buckets, ASSAY_ENCODER_BUCKETS);
     else if (c->hidden % c->heads != 0)
         r->status = assay_err_set(r->err, ASSAY_INVALID_ARGUMENT, "%s: %s %zu is no multiple of %s %zu", r->what,
                                   f->keys.hidden, c->hidden, f->keys.heads, c->heads);
@@ -144,13 +174,14 @@ static void read_padding(struct assay_reader *r, struct assay_encoder_config *c)
     static const char key[] = "pad_token_id";
     int64_t pad = 1;
     c->pad = -1;
-    if (!c->family->positions_from_padding || r->status != ASSAY_OK)
+    if (c->family->positions == ASSAY_ENCODER_FROM_0 || r->status != ASSAY_OK)
         return;
+    bool option = c->family->positions == ASSAY_ENCODER_FROM_PAD;
     const cJSON *item = cJSON_GetObjectItemCaseSensitive(r->object, key);
-    if (item && cJSON_IsNull(item))
+    if (option && item && cJSON_IsNull(item))
         r->status = assay_err_set(r->err, ASSAY_INVALID_ARGUMENT, "%s: %s is null, but positions begin behind it",
                                   r->what, key);
-    else
+    else if (option)
         r->status = assay_json_get_int(r->object, r->what, key, false, 0, INT32_MAX, &pad, r->err);
     if (r->status != ASSAY_OK)
         return;

@@ -4,6 +4,9 @@
 #include "common/nn/encoder.h"
 #include "common/nn/model_impl.h"
 
+/* Of distances, in models that have some; a table may have more, which are not used. */
+#define ASSAY_ENCODER_BUCKETS 32
+
 enum assay_encoder_linear {
     ASSAY_ENCODER_Q,
     ASSAY_ENCODER_K,
@@ -22,7 +25,8 @@ struct assay_encoder_family {
     const char *layers;
     const char *linears[ASSAY_ENCODER_LINEARS];
     const char *attention_norm, *output_norm;
-    const char *pooler; /* NULL: the model has none */
+    const char *pooler;   /* NULL: the model has none */
+    const char *relative; /* [buckets, heads]: what is added to scores by the distance of their tokens; NULL: nothing */
     /* Of a classifier, without the base; no `dense`: the pooler. */
     struct {
         const char *dense, *out;
@@ -30,9 +34,10 @@ struct assay_encoder_family {
     } head;
     /* Members of config.json; NULL: it has none. */
     struct {
-        const char *hidden, *layers, *heads, *intermediate, *activation, *types, *norm_eps;
+        const char *hidden, *layers, *heads, *intermediate, *activation, *types, *norm_eps, *buckets;
     } keys;
-    bool positions_from_padding; /* positions begin behind pad_token_id, and tokens of that id do not count */
+    /* Positions begin at 0; or behind pad_token_id, and tokens of that id do not count; or likewise with an id of 1. */
+    enum { ASSAY_ENCODER_FROM_0, ASSAY_ENCODER_FROM_PAD, ASSAY_ENCODER_FROM_PAD_1 } positions;
 };
 
 /* NULL for an architecture that has no row; else *ret_classifies. */
@@ -50,6 +55,7 @@ struct assay_encoder {
     const struct assay_kernels *kernels;
     void (*activation)(size_t n, float *x);
     float *words, *positions, *types; /* [vocab, hidden], [pad + 1 + positions, hidden], [types, hidden] or NULL */
+    float *relative;                  /* as in struct assay_attention_shape, or NULL */
     struct assay_norm_weights embedding_norm;
     struct assay_encoder_layer *layers;
     struct assay_linear_weights pooler, classifier; /* empty where the checkpoint has none */

@@ -99,6 +99,44 @@ static enum assay_status load_embeddings(struct loading *l)
     return status == ASSAY_OK ? load_norm(l, name, &e->embedding_norm) : status;
 }
 
+/* Half of the buckets are of keys before the row: one for each of the distances 0 to 7, then ranges that end with 11,
+ * 15, 22, 31, 45, 63, 90; as transformers rounds 8 + 8 ln(distance / 8) / ln 16. The others are of keys behind it. */
+static size_t bucket_of(size_t reach, size_t index)
+{
+    static const size_t begins[] = {8, 12, 16, 23, 32, 46, 64, 91};
+    const size_t half = ASSAY_ENCODER_BUCKETS / 2, exact = half / 2;
+    bool behind = index > reach - 1;
+    size_t distance = behind ? index - (reach - 1) : reach - 1 - index, bucket = distance;
+    if (distance >= exact)
+        for (bucket = exact; bucket + 1 < half && distance >= begins[bucket + 1 - exact];)
+            bucket++;
+    return bucket + (behind ? half : 0);
+}
+
+/* What scores have added, by head and distance. */
+static enum assay_status load_relative(struct loading *l)
+{
+    struct assay_encoder *e = l->encoder;
+    const struct assay_encoder_config *c = &e->config;
+    const size_t width = 2 * c->positions - 1;
+    assay_auto(assay_free_ptr) float *table = NULL;
+    char name[NAME_BYTES];
+    if (!c->family->relative)
+        return ASSAY_OK;
+    snprintf(name, sizeof name, "%s%s", l->base, c->family->relative);
+    enum assay_status status = load_floats(l, name, "weight", c->buckets, c->heads, &table);
+    l->encoder->bytes += c->heads * width * sizeof *e->relative - c->buckets * c->heads * sizeof *table;
+    if (status != ASSAY_OK || l->checks_only)
+        return status;
+    e->relative = calloc(c->heads, width * sizeof *e->relative);
+    if (!e->relative)
+        return assay_err_set(l->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %s", name);
+    for (size_t h = 0; h < c->heads; h++)
+        for (size_t i = 0; i < width; i++)
+            e->relative[h * width + i] = table[bucket_of(c->positions, i) * c->heads + h];
+    return ASSAY_OK;
+}
+
 /* What the first token goes through: of a model its pooler, where the files have it, of a classifier its head. */
 static enum assay_status load_head(struct loading *l)
 {
@@ -159,6 +197,8 @@ static enum assay_status load_all(struct loading *l)
     if (!e->layers)
         return assay_err_set(l->err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for %zu layers", e->config.layers);
     status = load_embeddings(l);
+    if (status == ASSAY_OK)
+        status = load_relative(l);
     for (size_t i = 0; i < e->config.layers && status == ASSAY_OK; i++)
         status = load_layer(l, i);
     return status == ASSAY_OK ? load_head(l) : status;
@@ -225,5 +265,6 @@ void assay_encoder_free(struct assay_encoder *encoder)
     free(encoder->words);
     free(encoder->positions);
     free(encoder->types);
+    free(encoder->relative);
     free(encoder);
 }

@@ -28,6 +28,7 @@ from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers,
 
 SEED = 20261122
 POSITIONS = 24
+FAR = 130  # beyond the last bucket of distances
 BATCH_ATOL = 2e-6
 CORPUS = ["You are so kind, thank you very much!", "What a very rude dog that was.", "cats never thank anyone",
           "Nobody is always rude: not even cats.", "kind dogs are always kind", "Ein sehr höflicher Hund, naïve Katzen."]
@@ -64,6 +65,10 @@ MODELS = {
     "distilbert_sentences": ("DistilBertModel", "wordpiece", dict(DISTIL, activation="gelu"), ("mean_tokens", False)),
     "qwen3_sentences": ("Qwen3ForCausalLM", "bytes_closed", dict(DECODER, tie_word_embeddings=True), ("lasttoken", True)),
     "llama_sentences": ("LlamaModel", "unigram_opened", DECODER, ("mean_tokens", False)),
+    "mpnet_sentences": ("MPNetModel", "wordpiece_open", dict(
+        BERT, max_position_embeddings=FAR + 2, pad_token_id=1), ("mean_tokens", True)),
+    "mpnet_labels": ("MPNetForSequenceClassification", "wordpiece_open", dict(
+        BERT, max_position_embeddings=POSITIONS + 2, pad_token_id=1, **labels("kind", "rude")), None),
 }
 
 
@@ -76,13 +81,16 @@ def template(first, last, between, second):
 
 
 def make_tokenizer(kind):
-    if kind == "wordpiece":
+    if kind.startswith("wordpiece"):
         tokenizer = Tokenizer(models.WordPiece(unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
         tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
         special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
-        trainer = trainers.WordPieceTrainer(vocab_size=72, special_tokens=special, show_progress=False)
         single, pair = template("[CLS]", "[SEP]", "[SEP]", 1)
+        if kind == "wordpiece_open":
+            special = ["<s>", "<pad>", "</s>", "[UNK]"]
+            single, pair = template("<s>", "</s>", "</s> </s>", 0)
+        trainer = trainers.WordPieceTrainer(vocab_size=72, special_tokens=special, show_progress=False)
     elif kind.startswith("bytes"):
         tokenizer = Tokenizer(models.BPE())
         tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -156,10 +164,14 @@ def run(model, ids, types, mask=None):
     return states.last_hidden_state, states.get("pooler_output"), logits
 
 
+def most_of(config):
+    return FAR if config.max_position_embeddings > FAR else POSITIONS
+
+
 def sequences(model, vocab, seed):
     generator = torch.Generator().manual_seed(seed + 1)
     pad = model.config.pad_token_id
-    ids = {"one": [3], "most": torch.randint(5, vocab, (POSITIONS,), generator=generator).tolist(),
+    ids = {"one": [3], "most": torch.randint(5, vocab, (most_of(model.config),), generator=generator).tolist(),
            "some": torch.randint(5, vocab, (9,), generator=generator).tolist()}
     # A text may spell the token that pads; it is seen, and in RoBERTa has a position of its own.
     ids["padded"] = ids["some"][:4] + [pad] + ids["some"][4:] + [pad]
@@ -211,7 +223,7 @@ def pool(kind, hidden):
 def expected_of(name, model, tokenizer):
     pooling = MODELS[name][3]
     rows = []
-    tokenizer.enable_truncation(POSITIONS, strategy="longest_first")
+    tokenizer.enable_truncation(most_of(model.config), strategy="longest_first")
     for text in TEXTS + ([] if pooling else PAIRS):
         encoded = tokenizer.encode(text) if isinstance(text, str) else tokenizer.encode(*text)
         ids, types = torch.tensor([encoded.ids]), torch.tensor([encoded.type_ids])
@@ -296,7 +308,8 @@ def check_keys(arguments):
     sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.S | re.M))
     shared = set(re.findall(r"`([a-z_0-9]+)`", sections["All encoders"]))
     missing = 0
-    for config_class in ("BertConfig", "CamembertConfig", "DistilBertConfig", "RobertaConfig", "XLMRobertaConfig"):
+    for config_class in ("BertConfig", "CamembertConfig", "DistilBertConfig", "MPNetConfig", "RobertaConfig",
+                         "XLMRobertaConfig"):
         stem = config_class.removesuffix("Config")
         own = [body for title, body in sections.items() if stem in re.split(r"[, ]+", title)]
         if len(own) != 1:

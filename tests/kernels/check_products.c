@@ -264,17 +264,21 @@ void weights_of_other_dtypes_are_refused(void **state)
 }
 
 /* Sequences of a batch, heads and head sizes that are whole and ragged; windows of one key, of a panel and around it;
- * scores under a cap; values that are narrower or wider than keys; rows that see what follows. */
+ * scores under a cap; values that are narrower or wider than keys; rows that see what follows, and have a bias. */
 static const struct assay_attention_span spans[] = {{0, 1}, {1, 33}, {34, 48}, {82, 49}, {131, 130}};
-static const struct assay_attention_shape attention_shapes[] = {
-    {4, 4, 16, 0.25f, 0, 0, 0, false},   {6, 2, 40, 0.158f, 0, 0, 0, false}, {2, 1, 64, 0.125f, 0, 0, 0, false},
-    {3, 3, 2, 0.7f, 0, 0, 0, false},     {8, 1, 32, 0.18f, 0, 0, 0, false},  {4, 2, 16, 0.25f, 1, 0, 0, false},
-    {4, 2, 16, 0.25f, 31, 0, 0, false},  {2, 2, 40, 0.2f, 32, 0, 0, false},  {2, 2, 40, 0.2f, 33, 0, 0, false},
-    {4, 2, 16, 0.25f, 100, 0, 0, false}, {2, 1, 24, 0.3f, 0, 3, 0, false},   {2, 1, 24, 0.3f, 48, 5, 0, false},
-    {3, 3, 24, 0.2f, 0, 0, 16, false},   {2, 2, 16, 0.2f, 17, 0, 40, false}, {4, 4, 16, 0.25f, 0, 0, 0, true},
-    {6, 2, 40, 0.158f, 0, 3, 24, true},
-};
 #define ATTENTION_ROWS 261
+static float biases[6 * (2 * ATTENTION_ROWS - 1)]; /* what operands_new fills */
+static const struct assay_attention_shape attention_shapes[] = {
+    {4, 4, 16, 0.25f, 0, 0, 0, false, NULL, 0},    {6, 2, 40, 0.158f, 0, 0, 0, false, NULL, 0},
+    {2, 1, 64, 0.125f, 0, 0, 0, false, NULL, 0},   {3, 3, 2, 0.7f, 0, 0, 0, false, NULL, 0},
+    {8, 1, 32, 0.18f, 0, 0, 0, false, NULL, 0},    {4, 2, 16, 0.25f, 1, 0, 0, false, NULL, 0},
+    {4, 2, 16, 0.25f, 31, 0, 0, false, NULL, 0},   {2, 2, 40, 0.2f, 32, 0, 0, false, NULL, 0},
+    {2, 2, 40, 0.2f, 33, 0, 0, false, NULL, 0},    {4, 2, 16, 0.25f, 100, 0, 0, false, NULL, 0},
+    {2, 1, 24, 0.3f, 0, 3, 0, false, NULL, 0},     {2, 1, 24, 0.3f, 48, 5, 0, false, NULL, 0},
+    {3, 3, 24, 0.2f, 0, 0, 16, false, NULL, 0},    {2, 2, 16, 0.2f, 17, 0, 40, false, NULL, 0},
+    {4, 4, 16, 0.25f, 0, 0, 0, true, NULL, 0},     {6, 2, 40, 0.158f, 0, 3, 24, true, NULL, 0},
+    {4, 4, 16, 0.25f, 0, 0, 0, true, biases, 130}, {6, 2, 40, 0.158f, 0, 3, 24, true, biases, ATTENTION_ROWS},
+};
 
 struct operands {
     struct guarded q, k, v, out;
@@ -295,6 +299,9 @@ static struct operands operands_new(const struct assay_attention_shape *shape)
     o.out = guarded_new(ATTENTION_ROWS * shape->heads * value_dim(shape));
     for (size_t i = 0; i < queries; i++)
         o.q.x[i] *= 4;
+    struct guarded bias = guarded_noise(ASSAY_COUNT(biases));
+    memcpy(biases, bias.x, sizeof biases);
+    guarded_free(&bias);
     return o;
 }
 
@@ -350,6 +357,8 @@ static void attend_f64(const struct assay_attention_shape *shape, const struct o
             weights[t] += (double)q[i] * (double)o->k.x[(first + t) * width + kv * dim + i];
         weights[t] *= (double)shape->scale;
         weights[t] = cap > 0 ? cap * tanh(weights[t] / cap) : weights[t];
+        if (shape->bias)
+            weights[t] += (double)shape->bias[(head * 2 + 1) * shape->bias_reach - head - 1 + t - row];
         top = fmax(top, weights[t]);
     }
     for (size_t t = begin; t < end; t++)

@@ -19,8 +19,9 @@
 #define SEQUENCES 5
 #define TEXTS_MAX 16
 
-static const char *const models[] = {"bert_pairs",     "roberta_labels",    "roberta_sentences",   "xlmr_score",
-                                     "xlmr_sentences", "distilbert_labels", "distilbert_sentences"};
+static const char *const models[] = {"mpnet_sentences", "mpnet_labels",      "bert_pairs",
+                                     "roberta_labels",  "roberta_sentences", "xlmr_score",
+                                     "xlmr_sentences",  "distilbert_labels", "distilbert_sentences"};
 static const char *const names[SEQUENCES] = {"one", "most", "some", "padded", "pair"};
 static struct assay_err err = ASSAY_ERR_INIT;
 
@@ -188,16 +189,17 @@ static void lengths_and_types_beyond_the_model_are_refused(void **state)
 {
     (void)state;
     struct engine e;
-    int32_t ids[25] = {0}, types[25] = {0};
-    float hidden[25 * 8];
-    struct assay_encoder_sequence s = {ids, types, 25, hidden};
+    int32_t ids[131] = {0}, types[131] = {0};
+    float hidden[131 * 8];
+    struct assay_encoder_sequence s = {ids, types, 0, hidden};
     for (size_t i = 0; i < ASSAY_COUNT(models); i++) {
         engine_open(&e, vectors_of(models[i]), 1, NULL);
-        assert_int_equal(assay_encoder_config(e.encoder)->positions, 24);
+        size_t positions = assay_encoder_config(e.encoder)->positions;
+        assert_int_equal(positions, strcmp(models[i], "mpnet_sentences") == 0 ? 130 : 24);
         assert_int_equal(assay_encoder_config(e.encoder)->hidden, 8);
-        s.tokens = 25;
+        s.tokens = positions + 1;
         assert_int_equal(assay_encoder_forward(e.encoder, e.pool, &s, 1, &err), ASSAY_OUT_OF_RANGE);
-        s.tokens = 24;
+        s.tokens = positions;
         want_ok(assay_encoder_forward(e.encoder, e.pool, &s, 1, &err));
         types[20] = 2;
         enum assay_status wanted = assay_encoder_config(e.encoder)->types > 0 ? ASSAY_OUT_OF_RANGE : ASSAY_OK;
@@ -288,6 +290,7 @@ static void probabilities_are_those_of_transformers(void **state)
     check_probabilities("roberta_labels");
     check_probabilities("xlmr_score");
     check_probabilities("distilbert_labels");
+    check_probabilities("mpnet_labels");
 }
 
 static void same_integers(const cJSON *row, const char *key, const int32_t *found, size_t count)
@@ -305,13 +308,14 @@ static void ids_and_types_are_those_of_the_tokenizers(void **state)
         struct expected expected;
         struct assay_tokenizer *tokenizer;
         read_expected(models[m], &expected);
+        size_t most = strcmp(models[m], "mpnet_sentences") == 0 ? 130 : 24;
         want_ok(assay_tokenizer_open(vectors_of(models[m]), &tokenizer, &err));
         for (size_t i = 0; i < expected.count; i++) {
             const cJSON *row = cJSON_GetArrayItem(expected.rows, (int)i);
             const struct assay_text *text = &expected.texts[i], *pair = &expected.pairs[i];
             int32_t *ids, *types;
             size_t count;
-            want_ok(assay_tokenizer_encode_within(tokenizer, text->text, text->len, pair->text, pair->len, 24, &ids,
+            want_ok(assay_tokenizer_encode_within(tokenizer, text->text, text->len, pair->text, pair->len, most, &ids,
                                                   &types, &count, &err));
             same_integers(row, "ids", ids, count);
             same_integers(row, "types", types, count);
@@ -363,9 +367,10 @@ static void check_embeddings(const char *dir, const char *model, const char *kin
 
 static void embeddings_are_those_that_the_modules_ask_for(void **state)
 {
-    static const char *const of[] = {"roberta_sentences", "xlmr_sentences", "distilbert_sentences", "qwen3_sentences",
-                                     "llama_sentences"};
-    static const char *const own[] = {"mean_tokens", "cls_token", "mean_tokens", "lasttoken", "mean_tokens"};
+    static const char *const of[] = {"roberta_sentences", "xlmr_sentences",  "distilbert_sentences",
+                                     "qwen3_sentences",   "mpnet_sentences", "llama_sentences"};
+    static const char *const own[] = {"mean_tokens", "cls_token",   "mean_tokens",
+                                      "lasttoken",   "mean_tokens", "mean_tokens"};
     static const char *const kinds[] = {"cls_token",           "mean_tokens", "max_tokens", "mean_sqrt_len_tokens",
                                         "weightedmean_tokens", "lasttoken"};
     char folder[ASSAY_PATH_MAX], text[128];
@@ -479,6 +484,8 @@ static void members_out_of_range_are_refused_by_name(void **state)
         {"roberta_labels", "\"layer_norm_eps\": 1e-05", "\"layer_norm_eps\": 2", "layer_norm_eps"},
         {"roberta_labels", "\"num_attention_heads\": 2", "\"num_attention_heads\": 3", "num_attention_heads"},
         {"distilbert_labels", "\"n_heads\": 4", "\"n_heads\": 3", "n_heads"},
+        {"mpnet_labels", "\"relative_attention_num_buckets\": 32", "\"relative_attention_num_buckets\": 31",
+         "relative_attention_num_buckets is 31"},
         {"distilbert_labels", "\"dim\": 8", "\"hidden_size\": 8", "dim"},
         {"distilbert_labels", "\"hidden_dim\": 20", "\"hidden_dim\": \"20\"", "hidden_dim"},
     };
@@ -508,6 +515,8 @@ static void tensors_that_are_missing_or_do_not_fit_are_named(void **state)
          ASSAY_INVALID_ARGUMENT},
         {"xlmr_score", "\"max_position_embeddings\": 26", "\"max_position_embeddings\": 24",
          "roberta.embeddings.position_embeddings.weight", ASSAY_INVALID_ARGUMENT},
+        {"mpnet_labels", "\"relative_attention_num_buckets\": 32", "\"relative_attention_num_buckets\": 33",
+         "mpnet.encoder.relative_attention_bias.weight", ASSAY_INVALID_ARGUMENT},
         {"distilbert_labels", "\"hidden_dim\": 20", "\"hidden_dim\": 24",
          "distilbert.transformer.layer.0.ffn.lin1.weight", ASSAY_INVALID_ARGUMENT},
     };

@@ -121,6 +121,12 @@ static void sum_values(const struct attention *t, size_t rows, size_t keys, size
     }
 }
 
+/* Of the head's row and its first key; NULL where there is none. */
+static const float *bias_of(const struct assay_attention_shape *shape, size_t head, size_t row)
+{
+    return shape->bias ? shape->bias + head * (2 * shape->bias_reach - 1) + shape->bias_reach - 1 - row : NULL;
+}
+
 static void attend_block(const struct attention *t, size_t sequence, size_t head, size_t begin, float *scratch)
 {
     const struct assay_attention_shape *shape = t->shape;
@@ -140,7 +146,8 @@ static void attend_block(const struct attention *t, size_t sequence, size_t head
             t->kernels->gemm->tile(ASSAY_MIN(rows - r, tile_rows), dim, queries + r * dim,
                                    packed_keys + (skip + column) * dim, scores + r * columns + column, columns, false);
     for (size_t r = 0; r < rows; r++)
-        weigh_row(t->kernels, shape, begin + r, span->tokens, skip, keys, scores + r * columns);
+        weigh_row(t->kernels, shape, begin + r, span->tokens, skip, keys, bias_of(shape, head, begin + r),
+                  scores + r * columns);
     assay_tiles_pack(tile_rows, rows, keys, scores, columns, tiles);
     sum_values(t, rows, keys, span->tokens, tiles, packed_values, sums);
     /* Adding 0 turns -0 into 0: keys that a row does not see, which add 0 times their value, then leave no trace. */

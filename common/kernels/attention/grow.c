@@ -138,7 +138,7 @@ static void score_keys(const struct growing *t, const struct block *b)
                                    b->scores + r * columns + column, columns, false);
     }
     for (size_t r = 0; r < b->rows; r++)
-        weigh_row(t->kernels, t->shape, position_of(t, b, r), 0, b->skip, b->keys, b->scores + r * columns);
+        weigh_row(t->kernels, t->shape, position_of(t, b, r), 0, b->skip, b->keys, NULL, b->scores + r * columns);
     assay_tiles_pack(tile_rows, b->rows, b->keys, b->scores, columns, b->tiles);
 }
 

@@ -32,15 +32,20 @@ static inline size_t keys_until(const struct assay_attention_shape *shape, size_
     return shape->bidirectional ? tokens : row + 1;
 }
 
-/* Scores of the query at `row` to probabilities; x[0] belongs to key `skip`. */
+/* Scores of the query at `row` to probabilities; x[0] belongs to key `skip`, and so does bias[0], if it is not NULL. */
 static inline void weigh_row(const struct assay_kernels *kernels, const struct assay_attention_shape *shape, size_t row,
-                             size_t tokens, size_t skip, size_t keys, float *x)
+                             size_t tokens, size_t skip, size_t keys, const float *bias, float *x)
 {
     size_t low = first_key(shape, row) - skip, valid = keys_until(shape, row, tokens) - skip - low;
     float scale = shape->scale;
     memset(x, 0, low * sizeof *x);
     if (shape->soft_cap > 0) {
         kernels->vector->soft_cap(valid, scale, shape->soft_cap, x + low);
+        scale = 1;
+    }
+    if (bias) {
+        kernels->vector->scale(valid, scale, x + low);
+        kernels->vector->add(valid, bias + low, x + low);
         scale = 1;
     }
     kernels->vector->softmax(valid, keys - low, scale, x + low);
