@@ -9,6 +9,7 @@ cd "$(dirname "$0")"
 export ASSAY_IMAGE=${ASSAY_IMAGE:-localhost/assay} ASSAY_PORT=${ASSAY_PORT:-7421}
 project=${ASSAY_PROJECT:-assay-smoke}
 up_seconds_max=${ASSAY_SMOKE_UP_SECONDS:-10}
+pause_seconds=0 # podman-compose 1.0 sleeps so long after each container that it starts
 
 if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then
     engine=docker
@@ -16,6 +17,7 @@ if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then
 elif command -v podman >/dev/null && command -v podman-compose >/dev/null; then
     engine=podman
     compose=(podman-compose -p "$project" -f compose.yaml)
+    [[ $(podman-compose --version 2>/dev/null) != *podman-compose*version\ 1.0.* ]] || pause_seconds=1
 else
     echo "smoke: needs docker with its compose plugin, or podman and podman-compose" >&2
     exit 6
@@ -136,8 +138,8 @@ bring_up inference-int8=3
 ) &
 runner=$!
 sleep 3
-victim=$(containers inference-int8 | head -1)
-"$engine" kill --signal KILL "$victim" >/dev/null
+victims=$(containers inference-int8)
+"$engine" kill --signal KILL "${victims%%$'\n'*}" >/dev/null
 say "killed a worker $([[ -e $scratch/killed.code ]] && echo 'after the job' || echo 'in mid-job')"
 [[ ! -e $scratch/killed.code ]] || fail "the job had ended before a worker could be killed"
 wait "$runner"
@@ -149,9 +151,9 @@ say "down, and up again: the records are there"
 unset ASSAY_INT8_REPLICAS
 begin=$(date +%s%N)
 bring_up
-took_ms=$((($(date +%s%N) - begin) / 1000000))
-say "up again in $took_ms ms"
-((took_ms < up_seconds_max * 1000)) || fail "the second up took $took_ms ms, wanted less than $up_seconds_max s"
+took_ms=$((($(date +%s%N) - begin) / 1000000)) pauses_ms=$((pause_seconds * (${#services[@]} + 1) * 1000))
+say "up again in $took_ms ms, $pauses_ms of them pauses that podman-compose makes"
+((took_ms - pauses_ms < up_seconds_max * 1000)) || fail "the second up took $took_ms ms, wanted less than $up_seconds_max s and its pauses"
 code=0
 client again "${job[@]}" "${remote[@]}" >"$scratch/again.log" 2>&1 || code=$?
 ends_well "$code" "the job after the restart"
