@@ -84,9 +84,9 @@ static enum assay_status read_pooling(struct assay_sentences *s, const char *dir
         s->decoder ? assay_model_config(s->decoder)->positions_max : assay_encoder_config(s->encoder)->positions;
     enum assay_status status = assay_pooling_read(dir, positions, &s->pooling, err);
     if (status == ASSAY_OK && s->decoder && !s->pooling.is_stated)
-        return assay_err_set(err, ASSAY_FAILED_PRECONDITION,
-                             "%s is a decoder, and has no modules.json that says how its tokens become an embedding",
-                             dir);
+        return assay_err_set(
+            err, ASSAY_FAILED_PRECONDITION,
+            "%s is a decoder: it has no labels, and no modules.json says how its tokens become an embedding", dir);
     return status;
 }
 

@@ -79,6 +79,15 @@ def check_texts(client, work):
         and all(math.isclose(row[label], want[label], rel_tol=1e-14) for row, want in zip(found, wanted) for label in want),
         "classes are, too",
     )
+    pairs = [(TEXTS[0], TEXTS[1]), (TEXTS[1], "")]
+    path = os.path.join(work, "pairs.json")
+    with open(path, "w", encoding="utf-8") as file:
+        json.dump(pairs, file)
+    wanted = json.loads(assay("classify", CLASSIFIER, "--texts", path, "--json"))
+    found = client.classify(CLASSIFIER, pairs)
+    check(len(found) == 2 and all(math.isclose(found[i][label], wanted[i][label], rel_tol=1e-14) for i in range(2) for label in wanted[i]),
+          "and those of pairs")
+    fails("texts and pairs", Status.INVALID_ARGUMENT, lambda: client.classify(CLASSIFIER, [TEXTS[0], pairs[0]]))
 
 
 def main():
@@ -95,7 +104,7 @@ def main():
             fails("no prompt", Status.INVALID_ARGUMENT, lambda: list(client.generate(MODEL)))
             fails("an unknown option", Status.INVALID_ARGUMENT, lambda: list(client.generate(MODEL, "a", tokens=3)))
             fails("too many tokens", Status.RESOURCE_EXHAUSTED, lambda: list(client.generate(MODEL, "a", tokens_max=10**6)))
-            fails("a decoder does not classify", Status.UNIMPLEMENTED, lambda: client.classify(MODEL, ["a"]))
+            fails("a decoder does not classify", Status.FAILED_PRECONDITION, lambda: client.classify(MODEL, ["a"]))
             check(pb.GenerateRequest().DESCRIPTOR.full_name == "assay.v1.GenerateRequest", "the messages are known")
         finally:
             worker.terminate()

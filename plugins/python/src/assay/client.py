@@ -200,9 +200,9 @@ class Client:
         return respond.embed(channel, told, texts, deadline_s)
 
     def classify(
-        self, model: PathLike, texts: Sequence[str], *, worker: str | None = None, deadline_s: float | None = 300.0
+        self, model: PathLike, texts: Sequence[respond.Text], *, worker: str | None = None, deadline_s: float | None = 300.0
     ) -> list[dict[str, float]]:
-        """The probability of each label, for each text."""
+        """The probability of each label, for each text or each pair of texts."""
         told, channel = self._worker_for(model, worker)
         return respond.classify(channel, told, texts, deadline_s)
 

@@ -7,7 +7,7 @@ import json
 import pathlib
 import sys
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, Union
+from typing import Any, Tuple, Union
 
 from .channel import Channel, Reply
 from .errors import AssayError, Status
@@ -20,6 +20,7 @@ BYTES_AT_ONCE = 4 << 20
 RANKS = {"ready": 2, "leased": 1}
 
 Messages = Union[str, Sequence[Mapping[str, Any]]]
+Text = Union[str, Tuple[str, str]]  # or a pair
 
 
 def model_of(model: PathLike) -> tuple[Any, str]:
@@ -79,11 +80,11 @@ def generate(channel: Channel, request: Any, deadline_s: float | None, credit: i
         yield from stream
 
 
-def _parts(texts: Sequence[str]) -> Iterator[Sequence[str]]:
+def _parts(texts: Sequence[Text]) -> Iterator[Sequence[Text]]:
     """What goes into one call each."""
     first, size = 0, 0
     for index, text in enumerate(texts):
-        length = len(text.encode("utf-8", "surrogatepass"))
+        length = sum(len(each.encode("utf-8", "surrogatepass")) for each in ([text] if isinstance(text, str) else text))
         if index > first and (index - first == TEXTS_AT_ONCE or size + length > BYTES_AT_ONCE):
             yield texts[first:index]
             first, size = index, 0
@@ -114,10 +115,17 @@ def embed(channel: Channel, model: Any, texts: Sequence[str], deadline_s: float 
     return found
 
 
-def classify(channel: Channel, model: Any, texts: Sequence[str], deadline_s: float | None) -> list[dict[str, float]]:
+def classify(channel: Channel, model: Any, texts: Sequence[Text], deadline_s: float | None) -> list[dict[str, float]]:
     found: list[dict[str, float]] = []
+    if len({isinstance(text, str) for text in texts}) > 1:
+        raise AssayError(Status.INVALID_ARGUMENT, "either all are texts, or all are pairs of texts")
     for part in _parts(texts):
-        request = pb.ClassifyRequest(model=model, texts=part)
+        pairs = [text for text in part if not isinstance(text, str)]
+        request = pb.ClassifyRequest(
+            model=model,
+            texts=[first for first, _ in pairs] or part,
+            pairs=[second for _, second in pairs],
+        )
         reply = channel.call("assay.v1.Respond/Classify", request, deadline_s=deadline_s)
         rows = _rows(reply, reply.message.probabilities, len(part))
         found += [dict(zip(reply.message.labels, row)) for row in rows]
