@@ -9,7 +9,7 @@ cd "$(dirname "$0")"
 export ASSAY_IMAGE=${ASSAY_IMAGE:-localhost/assay} ASSAY_PORT=${ASSAY_PORT:-7421}
 project=${ASSAY_PROJECT:-assay-smoke}
 up_seconds_max=${ASSAY_SMOKE_UP_SECONDS:-10}
-pause_seconds=0 # podman-compose 1.0 sleeps so long after each container that it starts
+old_compose=no pause_seconds=0 # podman-compose 1.0 sleeps so long after each container that it starts
 
 if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then
     engine=docker
@@ -17,7 +17,7 @@ if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then
 elif command -v podman >/dev/null && command -v podman-compose >/dev/null; then
     engine=podman
     compose=(podman-compose -p "$project" -f compose.yaml)
-    [[ $(podman-compose --version 2>/dev/null) != *podman-compose*version\ 1.0.* ]] || pause_seconds=1
+    [[ ! $(podman-compose --version 2>/dev/null) =~ podman-composer?\ version\ +1\.0\. ]] || old_compose=yes pause_seconds=1
 else
     echo "smoke: needs docker with its compose plugin, or podman and podman-compose" >&2
     exit 6
@@ -49,12 +49,12 @@ clean_up() {
 }
 trap clean_up EXIT
 
-# bring_up SERVICE=REPLICAS...: up, and waits until every container says by its --health that it serves. podman-compose of Debian 12 has no
+# bring_up SERVICE=REPLICAS...: up, and waits until every container says by its --health that it serves. podman-compose 1.0 has no
 # --scale that works, but knows replicas.
 bring_up() {
     local scale=() begin=$SECONDS
     for pair in "$@"; do
-        if [[ $engine == docker ]]; then
+        if [[ $old_compose == no ]]; then
             scale+=(--scale "$pair")
         else
             local precision=${pair%=*}
@@ -65,7 +65,7 @@ bring_up() {
     "${compose[@]}" up -d --no-build "${scale[@]}" >"$scratch/up.log" 2>&1 || { cat "$scratch/up.log" >&2; fail "up"; }
     for service in "${services[@]}"; do
         until all_healthy "$service" "$@"; do
-            ((SECONDS - begin < 60)) || fail "$service is not healthy within 60 s"
+            ((SECONDS - begin < 60)) || { grep -i error "$scratch/up.log" >&2; fail "$service is not healthy within 60 s"; }
             sleep 0.2
         done
     done

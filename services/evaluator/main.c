@@ -119,11 +119,13 @@ static void end(struct assay_service_process *service)
 }
 
 /* Records come and go in buffers of megabytes. Given back to the kernel each time, every page of them would be cleared
- * and mapped anew; so much of what was freed stays in each heap. 32 MiB is the most that malloc takes from its heaps.
- * An allocator without these thresholds, as sanitizers have, goes its own way: only speed depends on them. */
+ * and mapped anew; so much of what was freed stays in the heap. 32 MiB is the most that malloc takes from its heaps.
+ * One heap for all threads, else each would keep so much, and malloc_trim gives back the end of the first one alone.
+ * An allocator without these options, as sanitizers have, goes its own way: only speed and memory depend on them. */
 static void keep_freed_memory(void)
 {
     enum { KEPT_BYTES = 32 << 20 };
+    (void)mallopt(M_ARENA_MAX, 1);
     (void)mallopt(M_MMAP_THRESHOLD, KEPT_BYTES);
     (void)mallopt(M_TRIM_THRESHOLD, KEPT_BYTES);
 }

@@ -1,4 +1,6 @@
 /* assay-quantizer: checkpoint in, artifact out. */
+#include <malloc.h>
+
 #include "common/artifact/serve_pieces.h"
 #include "common/artifact/staging.h"
 #include "common/base/log.h"
@@ -73,5 +75,7 @@ int main(int argc, char **argv)
         .drain = drain,
         .close = end,
     };
+    /* Each call has a thread; a heap for each of them would keep what the largest job needed. */
+    (void)mallopt(M_ARENA_MAX, 1);
     return assay_service_main(&service, argc, argv, &program);
 }
