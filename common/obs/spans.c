@@ -11,8 +11,10 @@
 static struct {
     pthread_mutex_t lock;
     uint64_t next; /* sequence of the next span, from 1 */
-    struct assay_span at[ASSAY_SPANS_MAX];
 } ring = {.lock = PTHREAD_MUTEX_INITIALIZER, .next = 1};
+
+/* Of the ring; by itself, since it begins with zeros, which need no room in the program's file. */
+static struct assay_span ring_at[ASSAY_SPANS_MAX];
 
 static struct assay_metric *_Atomic durations;
 
@@ -94,7 +96,7 @@ void assay_span_keep(struct assay_span *span)
                                 (uint64_t)ASSAY_MAX(span->end_us - span->begin_us, 0));
     pthread_mutex_lock(&ring.lock);
     span->sequence = ring.next++;
-    ring.at[span->sequence % ASSAY_SPANS_MAX] = *span;
+    ring_at[span->sequence % ASSAY_SPANS_MAX] = *span;
     pthread_mutex_unlock(&ring.lock);
 }
 
@@ -107,7 +109,7 @@ size_t assay_spans_read(const char *trace_id, uint64_t from, struct assay_span *
     uint64_t at = ASSAY_MIN(ASSAY_MAX(from, oldest), ring.next);
     *ret_lost = oldest > ASSAY_MAX(from, 1) ? oldest - ASSAY_MAX(from, 1) : 0;
     for (; at < ring.next && count < max; at++) {
-        const struct assay_span *span = &ring.at[at % ASSAY_SPANS_MAX];
+        const struct assay_span *span = &ring_at[at % ASSAY_SPANS_MAX];
         if (!trace_id || strcmp(span->trace_id, trace_id) == 0)
             ret[count++] = *span;
     }
