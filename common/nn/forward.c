@@ -110,12 +110,6 @@ void assay_model_gemm(const struct assay_model *model, struct assay_pool *pool, 
         assay_gemm(model->kernels, pool, rows, from, stride, w, bias, to, w->n);
 }
 
-void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const float *from, size_t stride, float *to)
-{
-    const struct assay_linear_weights *w = &pass->layer->linears[which];
-    assay_model_gemm(pass->model, pass->pool, pass->rows, from, stride, &w->panels, w->bias, to);
-}
-
 void assay_pass_multiply_all(struct assay_pass *pass, const struct assay_pass_product *products, size_t count,
                              const float *from, size_t stride)
 {
@@ -126,6 +120,11 @@ void assay_pass_multiply_all(struct assay_pass *pass, const struct assay_pass_pr
     }
     assay_gemm_several(pass->model->kernels, pass->pool, pass->rows, from, stride, all, count,
                        pass->model->config.compute_bf16);
+}
+
+void assay_pass_multiply(struct assay_pass *pass, enum assay_linear which, const float *from, size_t stride, float *to)
+{
+    assay_pass_multiply_all(pass, &(struct assay_pass_product){which, to}, 1, from, stride);
 }
 
 static enum assay_status check_sequences(struct assay_pass *pass, struct assay_err *err)

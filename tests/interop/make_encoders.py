@@ -14,7 +14,6 @@ write  NAME/config.json, NAME/model.safetensors (BF16), NAME/tokenizer.json, the
 keys   every member of transformers' config classes stands in the page's lists.
 """
 import argparse
-import dataclasses
 import json
 import pathlib
 import re
@@ -25,6 +24,8 @@ import tokenizers
 import torch
 import transformers
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+
+import config_keys
 
 SEED = 20261122
 POSITIONS = 24
@@ -302,27 +303,17 @@ def write_all(arguments):
     return True
 
 
+def section_of(sections, config_class):
+    stem = config_class.removesuffix("Config")
+    own = [body for title, body in sections.items() if stem in re.split(r"[, ]+", title)]
+    if len(own) != 1:
+        sys.exit(f"{len(own)} sections are of {stem}, wanted one")
+    return own[0]
+
+
 def check_keys(arguments):
-    """The page names each member of a class as `member` in the section of its family or in that of all encoders."""
-    text = arguments.path.read_text()
-    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.S | re.M))
-    shared = set(re.findall(r"`([a-z_0-9]+)`", sections["All encoders"]))
-    missing = 0
-    for config_class in ("BertConfig", "CamembertConfig", "DistilBertConfig", "MPNetConfig", "RobertaConfig",
-                         "XLMRobertaConfig"):
-        stem = config_class.removesuffix("Config")
-        own = [body for title, body in sections.items() if stem in re.split(r"[, ]+", title)]
-        if len(own) != 1:
-            sys.exit(f"{len(own)} sections are of {stem}, wanted one")
-        known = shared | set(re.findall(r"`([a-z_0-9]+)`", own[0]))
-        members = set(getattr(transformers, config_class)().to_dict()) | {
-            field.name for field in dataclasses.fields(getattr(transformers, config_class))}
-        for member in sorted(members):
-            if not member.startswith("_") and member not in known:
-                print(f"{config_class}: {member} is not listed")
-                missing += 1
-    print(f"{missing} members are not listed")
-    return missing == 0
+    classes = ("BertConfig", "CamembertConfig", "DistilBertConfig", "MPNetConfig", "RobertaConfig", "XLMRobertaConfig")
+    return config_keys.check(arguments.path, classes, "All encoders", section_of)
 
 
 def main():

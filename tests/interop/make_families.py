@@ -14,15 +14,15 @@ write  NAME/config.json, NAME/model.safetensors (BF16) and NAME/golden.safetenso
 keys   every member of transformers' config classes stands in the page's lists.
 """
 import argparse
-import dataclasses
 import json
 import pathlib
-import re
 import sys
 
 import safetensors.torch
 import torch
 import transformers
+
+import config_keys
 
 SEED = 20261121
 VOCAB = 40
@@ -206,22 +206,9 @@ def write_all(arguments):
 
 
 def check_keys(arguments):
-    """The page names each member of a class as `member` in the class's own section or in that of all families."""
-    text = arguments.path.read_text()
-    sections = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", text, re.S | re.M))
-    shared = set(re.findall(r"`([a-z_0-9]+)`", sections["All families"]))
-    missing = 0
-    for config_class in sorted({config_class for config_class, _, _ in MODELS.values()} | {"MistralConfig"}):
-        own = set(re.findall(r"`([a-z_0-9]+)`", sections[architecture_of(config_class)]))
-        members = set(getattr(transformers, config_class)().to_dict()) | {
-            field.name for field in dataclasses.fields(getattr(transformers, config_class))}
-        for member in sorted(members):
-            if member.startswith("_") or member in own | shared:
-                continue
-            print(f"{config_class}: {member} is not listed")
-            missing += 1
-    print(f"{missing} members are not listed")
-    return missing == 0
+    classes = sorted({config_class for config_class, _, _ in MODELS.values()} | {"MistralConfig"})
+    return config_keys.check(arguments.path, classes, "All families",
+                             lambda sections, config_class: sections[architecture_of(config_class)])
 
 
 def main():

@@ -451,6 +451,14 @@ static void derive(const char *model, const char *from, const char *to, struct a
     free(text);
 }
 
+/* Model, what is replaced by what, words of the refusal. */
+static void derive_all(const char *const changes[][4], size_t count, enum assay_status wanted)
+{
+    struct assay_encoder_config config;
+    for (size_t i = 0; i < count; i++)
+        derive(changes[i][0], changes[i][1], changes[i][2], &config, wanted, changes[i][3]);
+}
+
 static void what_is_not_implemented_is_refused_by_name(void **state)
 {
     (void)state;
@@ -468,9 +476,7 @@ static void what_is_not_implemented_is_refused_by_name(void **state)
         {"distilbert_labels", "DistilBertFor", "AlbertFor", "AlbertFor"},
         {"distilbert_labels", "{", "{\"num_experts\": 8,", "num_experts"},
     };
-    struct assay_encoder_config config;
-    for (size_t i = 0; i < ASSAY_COUNT(changes); i++)
-        derive(changes[i][0], changes[i][1], changes[i][2], &config, ASSAY_UNIMPLEMENTED, changes[i][3]);
+    derive_all(changes, ASSAY_COUNT(changes), ASSAY_UNIMPLEMENTED);
 }
 
 static void members_out_of_range_are_refused_by_name(void **state)
@@ -490,8 +496,7 @@ static void members_out_of_range_are_refused_by_name(void **state)
         {"distilbert_labels", "\"hidden_dim\": 20", "\"hidden_dim\": \"20\"", "hidden_dim"},
     };
     struct assay_encoder_config config;
-    for (size_t i = 0; i < ASSAY_COUNT(changes); i++)
-        derive(changes[i][0], changes[i][1], changes[i][2], &config, ASSAY_INVALID_ARGUMENT, changes[i][3]);
+    derive_all(changes, ASSAY_COUNT(changes), ASSAY_INVALID_ARGUMENT);
     derive("roberta_labels", "\"pad_token_id\": 1", "\"pad_token_id\": 24", &config, ASSAY_OK, NULL);
     assert_true(config.positions == 1 && config.pad == 24);
     derive("roberta_labels", "\"pad_token_id\": 1,", "", &config, ASSAY_OK, NULL);
