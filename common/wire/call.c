@@ -120,6 +120,8 @@ static Assay__V1__Header header_of(const struct assay_call *call, Assay__V1__Fra
     header.has_kind = header.has_call_id = true;
     header.kind = kind;
     header.call_id = call->id;
+    header.has_instance = kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
+    header.instance = call->instance;
     return header;
 }
 
@@ -234,6 +236,7 @@ struct assay_call *assay_call_new(struct assay_server *server, struct assay_peer
     call->out_tail = &call->out_head;
     call->wake = (struct assay_wake){.fn = flush_wake, .arg = call};
     call->id = header->call_id;
+    call->instance = peer->instance;
     call->method = method;
     call->role = peer->role;
     call->is_local = peer->is_local;

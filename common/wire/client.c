@@ -14,6 +14,8 @@
 #define LINGER_MS 200
 /* A server that refused us is tried again after that. */
 #define CONNECT_AGAIN_MS 1000
+/* While calls are under way, whether to ask is looked at that often. */
+#define TICK_MS 1000
 #define MONITOR_EVENTS (ZMQ_EVENT_DISCONNECTED | ZMQ_EVENT_HANDSHAKE_FAILED_AUTH | ZMQ_EVENT_HANDSHAKE_FAILED_PROTOCOL)
 
 enum assay_status assay_client_call_end(struct assay_client_call *call, enum assay_status status, const char *format,
@@ -91,6 +93,7 @@ static bool send_request(struct assay_client *client, struct assay_client_call *
     assay_outgoing_free(assay_steal(&call->request));
     call->sent = true;
     call->instance = client->instance;
+    client->said_ms = assay_now_ms();
     return true;
 }
 
@@ -131,6 +134,7 @@ static void flush(struct assay_client *client)
     if (client->want_ping) {
         Assay__V1__Header ping = header_of(0, ASSAY__V1__FRAME_KIND__FRAME_KIND_PING);
         client->want_ping = assay_header_send(&ping, client->socket, NULL, 0) != ASSAY_SENT;
+        client->said_ms = assay_now_ms();
         full = client->want_ping;
     }
     struct assay_client_call **at = &client->queue_head;
@@ -163,10 +167,10 @@ static void fail_sent(struct assay_client *client, bool other_instance_only, con
 static void on_tick(void *arg);
 static void connect_again(void *arg);
 
-/* A server that is there is asked every second, one that may not be there more often. False when out of memory. */
+/* A server that may not be there is asked more often than one that is. False when out of memory. */
 static bool arm_timer(struct assay_client *client)
 {
-    int64_t delay_ms = client->ready ? ASSAY_WIRE_PING_MS : ASSAY_WIRE_PING_ANEW_MS;
+    int64_t delay_ms = client->ready ? TICK_MS : ASSAY_WIRE_PING_ANEW_MS;
     client->timer = assay_loop_timer(client->loop, delay_ms, 0, on_tick, client);
     return client->timer != 0;
 }
@@ -185,22 +189,17 @@ static void fail_all_no_timer(struct assay_client *client)
         assay_client_call_end(call, ASSAY_RESOURCE_EXHAUSTED, "%s: out of memory for a timer", call->method);
 }
 
-static void want_ping(struct assay_client *client, int64_t now_ms)
-{
-    client->want_ping = true;
-    client->pinged_ms = now_ms;
-}
-
 static void on_tick(void *arg)
 {
     struct assay_client *client = arg;
     int64_t now_ms = assay_now_ms();
+    bool due = false;
     pthread_mutex_lock(&client->lock);
     client->timer = 0;
     if (client->calls) {
-        if (!client->ready || now_ms - client->heard_ms >= ASSAY_WIRE_PING_MS ||
-            now_ms - client->pinged_ms >= ASSAY_WIRE_PING_BUSY_MS)
-            want_ping(client, now_ms);
+        due = !client->ready || now_ms - client->heard_ms >= ASSAY_WIRE_PING_MS ||
+              now_ms - ASSAY_MIN(client->said_ms, client->known_ms) >= ASSAY_WIRE_PING_BUSY_MS;
+        client->want_ping |= due;
         if (now_ms - ASSAY_MAX(client->heard_ms, client->active_ms) >= ASSAY_WIRE_SERVER_SILENT_MS) {
             client->ready = false;
             fail_sent(client, false, "is silent");
@@ -212,7 +211,7 @@ static void on_tick(void *arg)
     flush(client);
     pthread_mutex_unlock(&client->lock);
     if (client->asked_ms == 0)
-        client->asked_ms = client->want_ping || client->pinged_ms == now_ms ? now_ms : 0;
+        client->asked_ms = due || client->want_ping ? now_ms : 0;
     else if (now_ms - client->asked_ms >= ASSAY_WIRE_SERVER_SILENT_MS && !client->address.is_ipc &&
              client->connect_timer == 0)
         connect_again(client);
@@ -239,12 +238,21 @@ static void on_wake(void *arg)
     pthread_mutex_unlock(&client->lock);
 }
 
+/* Calls that were sent to another one are lost. */
+static void on_instance(struct assay_client *client, const Assay__V1__Header *header)
+{
+    client->known_ms = client->heard_ms;
+    if (client->instance == header->instance)
+        return;
+    client->instance = header->instance;
+    fail_sent(client, true, "was restarted or lost the connection");
+}
+
 static void on_pong(struct assay_client *client, const Assay__V1__Header *header)
 {
     client->ready = true;
     client->refused = false;
-    client->instance = header->instance;
-    fail_sent(client, true, "was restarted or lost the connection");
+    on_instance(client, header);
 }
 
 /* With the lock held. */
@@ -315,6 +323,8 @@ static void on_message(struct assay_client *client, struct assay_frames *frames)
             call = call->next;
         if (call)
             on_answer(call, frames, header);
+        if (header->has_instance)
+            on_instance(client, header);
         break;
     default:
         break;

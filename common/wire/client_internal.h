@@ -77,7 +77,8 @@ struct assay_client {
     bool refused; /* by the server, for the key; until a PONG comes. Under lock */
     uint64_t instance;
     int64_t heard_ms;  /* last traffic from the server */
-    int64_t pinged_ms; /* when a PING was last due */
+    int64_t known_ms;  /* when it last said which instance it is */
+    int64_t said_ms;   /* the last PING or request to it */
     int64_t asked_ms;  /* when the first of the PINGs was due that nothing has come since, 0 = none */
     int64_t active_ms; /* since when there are calls: silence counts from there */
 };

@@ -43,10 +43,10 @@
 #define ASSAY_WIRE_METADATA_BYTES_MAX (8u * 1024)
 #define ASSAY_WIRE_TRACE_DIGITS 32
 
-/* A client with calls under way that hears nothing from its server asks that often whether it is there, */
-#define ASSAY_WIRE_PING_MS 1000
-/* and one that does hear something that often: the server is to know that the client is there, and the client whether
- * the server still knows it. */
+/* A client with calls under way that has heard nothing from its server for so long asks whether it is there, */
+#define ASSAY_WIRE_PING_MS 2000
+/* and so does one that has said nothing, or has not learned the server's instance, for so long: the server is to know
+ * that the client is there, and the client whether the server still knows it. */
 #define ASSAY_WIRE_PING_BUSY_MS 3000
 /* And that often it asks for a server that may not be there. */
 #define ASSAY_WIRE_PING_ANEW_MS 100

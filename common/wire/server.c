@@ -59,9 +59,10 @@ static void tell_refused(struct assay_server *server, const char *method, enum a
 static void refuse(struct assay_server *server, struct assay_peer *peer, uint64_t call_id, struct assay_err *err)
 {
     Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
-    header.has_kind = header.has_call_id = true;
+    header.has_kind = header.has_call_id = header.has_instance = true;
     header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
     header.call_id = call_id;
+    header.instance = peer->instance;
     assay_header_set_error(&header, err);
     assay_peer_send_header(server, peer, &header);
 }

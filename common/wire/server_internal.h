@@ -109,6 +109,7 @@ struct assay_call {
     struct assay_loop *loop;
     struct assay_wake wake;
     uint64_t id;
+    uint64_t instance; /* the peer's when it was made */
     const ProtobufCMethodDescriptor *method;
     bool stream;
     int64_t deadline_ms; /* INT64_MAX: none */

@@ -10,9 +10,9 @@
 #include "common/base/shard_map.h"
 #include "services/coordinator/idmap.h"
 
-#define ASSAY_HEARTBEAT_MS 1250
-/* Two heartbeats are late; four are: a loaded machine delays one or two. */
-#define ASSAY_SUSPECT_MS 3000
+#define ASSAY_HEARTBEAT_MS 1500
+/* Two heartbeats are late; three are: a loaded machine delays one or two. */
+#define ASSAY_SUSPECT_MS 3500
 #define ASSAY_DEAD_MS 5000
 #define ASSAY_GONE_MS 30000
 /* Services in one stack. */

@@ -7,6 +7,7 @@
 #include <zmq.h>
 
 #include "common/base/clock.h"
+#include "common/wire/endpoint.h"
 #include "common/wire/server_internal.h"
 
 /* --- pure parts --- */
@@ -218,6 +219,101 @@ static void a_nested_call_ends_with_the_one_that_it_is_for(void **state)
     assert_true(nested.took_ms < 3000);
 }
 
+/* --- who is there --- */
+
+static uint64_t messages(const struct wire *wire)
+{
+    struct assay_server_counts counts;
+    assay_server_counts(wire->server, &counts);
+    return counts.messages;
+}
+
+static void a_client_asks_only_when_it_is_not_answered(void **state)
+{
+    struct wire *wire = *state;
+    struct outer outer = {wire, 60000, NULL, ASSAY_UNKNOWN};
+    pthread_t thread;
+    assert_int_equal(pthread_create(&thread, NULL, call_outer, &outer), 0);
+    struct assay_call *held = wire_take_held(wire);
+    uint64_t before = messages(wire);
+    int64_t begun_ms = assay_now_ms(), took_ms, longest_ms = 0;
+    for (int i = 0; i < 12; i++, longest_ms = ASSAY_MAX(longest_ms, took_ms)) {
+        took_ms = -assay_now_ms();
+        wire_sleep_ms(400);
+        wire_assert_alive(wire);
+        took_ms += assay_now_ms();
+    }
+    assert_true(assay_now_ms() - begun_ms > ASSAY_WIRE_PING_BUSY_MS + 1000);
+    if (longest_ms < ASSAY_WIRE_PING_MS) /* else the machine stood still, and the client was right to ask */
+        assert_int_equal(messages(wire) - before, 12);
+    before = messages(wire);
+    wire_sleep_ms(ASSAY_WIRE_PING_MS + 2000);
+    assert_true(messages(wire) > before);
+    wire_answer_held(held, 1);
+    pthread_join(thread, NULL);
+    assert_int_equal(outer.status, ASSAY_OK);
+}
+
+struct forgetful {
+    void *socket;
+    _Atomic int requests;
+};
+
+/* Keeps the first call, and refuses the second as another instance, which has never heard of the first. */
+static void *be_forgetful(void *arg)
+{
+    struct forgetful *server = arg;
+    while (server->requests < 2) {
+        zmq_pollitem_t item = {.socket = server->socket, .events = ZMQ_POLLIN};
+        struct assay_frames frames;
+        if (zmq_poll(&item, 1, 10000) < 1 || !assay_frames_recv(&frames, server->socket, true))
+            break;
+        Assay__V1__Header *header = assay_header_unpack(zmq_msg_data(&frames.parts[0]), zmq_msg_size(&frames.parts[0]));
+        bool is_ping = header->kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_PING;
+        Assay__V1__Header answer = ASSAY__V1__HEADER__INIT;
+        answer.has_kind = answer.has_call_id = answer.has_instance = answer.has_status = true;
+        answer.kind = is_ping ? ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG : ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
+        answer.call_id = header->call_id;
+        answer.instance = is_ping ? 1 : 2;
+        answer.status = is_ping ? ASSAY_OK : ASSAY_NOT_FOUND;
+        server->requests += !is_ping;
+        if (is_ping || server->requests == 2)
+            (void)assay_header_send(&answer, server->socket, zmq_msg_data(&frames.id), zmq_msg_size(&frames.id));
+        assay__v1__header__free_unpacked(header, NULL);
+        assay_frames_clear(&frames);
+    }
+    return NULL;
+}
+
+static void a_reply_of_another_instance_ends_the_calls_that_it_does_not_know(void **state)
+{
+    struct wire *wire = *state;
+    struct forgetful server = {0};
+    struct wire other = {0};
+    struct outer outer = {&other, 60000, NULL, ASSAY_UNKNOWN};
+    struct assay_err err = ASSAY_ERR_INIT;
+    struct assay_reply *reply = NULL;
+    pthread_t serving, calling;
+    char endpoint[128];
+    snprintf(endpoint, sizeof endpoint, "ipc://%s/forgetful", wire->directory);
+    void *zmq = zmq_ctx_new();
+    assert_int_equal(assay_socket_new(zmq, ZMQ_ROUTER, 1000, &server.socket, &err), ASSAY_OK);
+    assert_int_equal(zmq_bind(server.socket, endpoint), 0);
+    assert_int_equal(pthread_create(&serving, NULL, be_forgetful, &server), 0);
+    assert_int_equal(assay_client_new(wire->loop, endpoint, &other.client, &err), ASSAY_OK);
+    assert_int_equal(pthread_create(&calling, NULL, call_outer, &outer), 0);
+    assert_int_equal(wire_await(&server.requests, 1), 1);
+    int64_t begun_ms = assay_now_ms();
+    assert_int_equal(wire_lease(&other, LEASE_ECHO, 1, NULL, &reply, &err), ASSAY_NOT_FOUND);
+    pthread_join(calling, NULL);
+    assert_int_equal(outer.status, ASSAY_UNAVAILABLE);
+    assert_true(assay_now_ms() - begun_ms < 2000); /* not by silence */
+    pthread_join(serving, NULL);
+    assay_client_free(other.client);
+    zmq_close(server.socket);
+    zmq_ctx_term(zmq);
+}
+
 /* --- a server that drains, limits --- */
 
 static void a_draining_server_answers_what_is_under_way_and_takes_nothing_new(void **state)
@@ -359,6 +455,8 @@ int main(void)
         WIRE_TEST(a_pause_before_a_retry_is_cancelled_with_its_owner),
         WIRE_TEST(a_nested_call_has_the_time_that_is_left),
         WIRE_TEST(a_nested_call_ends_with_the_one_that_it_is_for),
+        WIRE_TEST(a_client_asks_only_when_it_is_not_answered),
+        WIRE_TEST(a_reply_of_another_instance_ends_the_calls_that_it_does_not_know),
         WIRE_TEST(a_draining_server_answers_what_is_under_way_and_takes_nothing_new),
         WIRE_TEST(limits_of_a_peer_hold),
         WIRE_TEST(a_peer_that_sends_garbage_is_cut_off_and_others_are_served),
