@@ -135,9 +135,9 @@ class Round:
         self.settle(site)
 
     def settle(self, site):
-        """Each record is in one place in the end. Those that a prune found scored need not come back."""
+        """Each record is in one place in the end. Those that went when they were scored need not come back."""
         def is_settled(found):
-            return found == self.wanted["records"] or (site.has_pruned and found is not None and found < self.wanted["records"])
+            return found == self.wanted["records"] or (site.may_lack and found is not None and found < self.wanted["records"])
 
         deadline = time.monotonic() + SETTLE_S
         while not is_settled(found := site.records()):

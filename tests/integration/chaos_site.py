@@ -98,9 +98,13 @@ class Evaluator:
     """One more evaluator, started by hand."""
 
     def __init__(self, data, name, environment):
+        self.command = [os.path.join(BIN, "assay-evaluator"), "--data", data, "--store", os.path.join(data, name)]
+        self.environment = environment
         self.log = open(os.path.join(data, f"{name}.log"), "ab")
-        self.process = subprocess.Popen([os.path.join(BIN, "assay-evaluator"), "--data", data, "--store", os.path.join(data, name)],
-                                        stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=environment)
+        self.start()
+
+    def start(self):
+        self.process = subprocess.Popen(self.command, stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log, env=self.environment)
 
     def close(self):
         if self.process.poll() is None:
@@ -178,7 +182,7 @@ class Site:
         self.stack, self.client, self.extras = None, None, []
         self.job, self.later = [], []
         self.clients = 0
-        self.has_pruned = False
+        self.may_lack = False  # records that the finished job needs no more
 
     # --- beginning and end ---
 
@@ -218,10 +222,12 @@ class Site:
 
     def _accepted(self):
         """Whether every client's job has begun; one that has left already has told why."""
-        if self.client.poll() is not None:
-            return True
+        return self.client.poll() is not None or self._jobs("running") >= self.clients
+
+    def _jobs(self, state):
+        """How many jobs have come to that state."""
         with open(os.path.join(self.data, "logs", "coordinator.log"), encoding="utf-8", errors="replace") as file:
-            return len({line.split("job=")[1].split()[0] for line in file if " job running job=" in line}) >= self.clients
+            return len({line.split("job=")[1].split()[0] for line in file if f" job {state} job=" in line})
 
     def __exit__(self, *_):
         for timer in self.later:
@@ -300,6 +306,10 @@ class Site:
         self._leave_links("coordinator")
         hit = [pid for pid, _, _ in processes(self.data) if pid != self.client.pid and signal_to(pid, signal.SIGKILL)]
         self._stack_anew()
+        for extra in self.extras:
+            if extra.process.pid in hit:
+                extra.process.wait()
+                extra.start()
         return f"SIGKILL to all of the stack {hit}, and it is started anew"
 
     def supervisor(self):
@@ -342,6 +352,7 @@ class Site:
         for extra in self.extras:
             if extra.process.poll() is None:
                 extra.process.send_signal(getattr(signal, signal_name))
+                self.may_lack |= signal_name == "SIGKILL" and self._jobs("completed") >= self.clients
                 return f"{signal_name} to the evaluator that joined ({extra.process.pid})"
         return "no evaluator has joined"
 
@@ -375,7 +386,7 @@ class Site:
 
     def prune(self):
         """What running jobs need stays; in a job under disturbance the command itself may find nobody."""
-        self.has_pruned = True
+        self.may_lack = True
         return f"assay cache prune --all ends with {assay('cache', 'prune', '--all', '--data', self.data, code=None).returncode}"
 
     def strange(self, kind, seed):
