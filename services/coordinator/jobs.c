@@ -73,7 +73,7 @@ static void *job_main(void *arg)
         job->record->has_started_wall_ms = true;
         job->record->started_wall_ms = (uint64_t)assay_wall_ms();
     }
-    if (!atomic_load(&job->cancel) && !c->stopping)
+    if (!atomic_load(&job->cancel) && !c->stopping && !is_paused(job)) /* it may be, since the thread was started */
         assay_job_enter(job, ASSAY__V1__JOB_STATE__JOB_STATE_RUNNING, "job running");
     pthread_mutex_unlock(&c->lock);
     assay_driver_run(job);

@@ -5,6 +5,7 @@ middle, reads the report; lists, plans, cancels; calls by reflection; failures a
 import os
 import subprocess
 import sys
+import time
 
 from python_side import need
 
@@ -133,6 +134,19 @@ def is_removed(client, job_id):
     return True
 
 
+def check_pause_at_once(endpoint):
+    """The job's thread may just be starting, and is not to run what was paused."""
+    with Client(endpoint) as client:
+        jobs = []
+        for _ in range(40):
+            jobs.append(client.submit({**JOB, "chunks": 8, "variants": ["nf4"]}))
+            client.pause(jobs[-1])
+        time.sleep(0.5)
+        check(all(client.job(job_id).state == pb.JOB_STATE_PAUSED for job_id in jobs), "jobs that are paused at once stay paused")
+        for job_id in jobs:
+            client.cancel(job_id)
+
+
 def check_cancel(endpoint):
     with Client(endpoint) as client:
         job_id = client.submit({**JOB, "chunks": 0, "variants": ["nf4", "int4"]})
@@ -177,6 +191,7 @@ with Directory() as folder, Stack(folder) as stack:
     check_job(coordinator)
     check_calls(coordinator, folder)
     check_example(folder)
+    check_pause_at_once(coordinator)
     check_cancel(coordinator)
     check(len(assay("jobs", "--data", folder, "--json")) > 2, "the command line sees the same jobs")
 finish()
