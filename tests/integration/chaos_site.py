@@ -197,7 +197,7 @@ class Site:
             except NoHost as error:
                 self.no_far = str(error)
         self._start_stack()
-        wait_for(self._ready, 40, "the stack is ready")
+        wait_for(self.stack.is_ready, 40, "the stack is ready")
         if self.links:
             self.links.__enter__()
         if self.far:
@@ -215,10 +215,6 @@ class Site:
         finally:
             os.environ.clear()
             os.environ.update(before)
-
-    def _ready(self):
-        with open(os.path.join(self.data, "up.log"), encoding="utf-8", errors="replace") as file:
-            return any(line.startswith("ready: ") and f"(process {self.stack.process.pid}," in line for line in file)
 
     def _accepted(self):
         """Whether every client's job has begun; one that has left already has told why."""
@@ -330,7 +326,7 @@ class Site:
                 self.stack.log.close()
                 time.sleep(0.5)
                 self._start_stack()
-            elif self._ready():
+            elif self.stack.is_ready():
                 break
             time.sleep(0.1)
         self._come_back("coordinator")

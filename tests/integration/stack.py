@@ -82,8 +82,13 @@ class Stack:
                                         stdout=self.log, stderr=self.log)
 
     def __enter__(self):
-        wait_for(lambda: assay("workers", "--data", self.data, "--json", code=None).returncode == 0, 30, "the stack is up")
+        wait_for(self.is_ready, 30, "the stack is ready")
         return self
+
+    def is_ready(self):
+        """Before that, a death of a service ends the stack."""
+        with open(os.path.join(self.data, "up.log"), encoding="utf-8", errors="replace") as file:
+            return any(line.startswith("ready: ") and f"(process {self.process.pid}," in line for line in file)
 
     def __exit__(self, *_):
         self.process.send_signal(signal.SIGTERM)
