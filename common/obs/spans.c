@@ -8,13 +8,32 @@
 
 #include "common/base/clock.h"
 
+/* A span in the ring, followed by its attributes: key, kind, and then a number, or as many characters as the kind says.
+ * Most have few and short ones, so that a record is less than half as large as a span. */
+struct record {
+    const char *name;
+    int64_t begin_us, end_us;
+    uint32_t thread;
+    uint16_t bytes; /* with the attributes; a multiple of 8 */
+    bool overlaps;
+    uint8_t attributes_count;
+    char trace_id[ASSAY_SPAN_TRACE_DIGITS]; /* zeros for none */
+    char thread_name[16];
+};
+
+#define NUMBER_KIND 255
+#define RECORD_BYTES_MAX                                                                                               \
+    (sizeof(struct record) + ASSAY_SPAN_ATTRIBUTES_MAX * (sizeof(char *) + 1 + ASSAY_SPAN_TEXT_MAX) + 7)
+
 static struct {
     pthread_mutex_t lock;
-    uint64_t next; /* sequence of the next span, from 1 */
-} ring = {.lock = PTHREAD_MUTEX_INITIALIZER, .next = 1};
+    uint64_t oldest, next; /* sequences, from 1 */
+    size_t begin, end;     /* where the oldest record is, and where the next one goes */
+    size_t last;           /* behind the record after which the others go on at 0; only where end <= begin */
+} ring = {.lock = PTHREAD_MUTEX_INITIALIZER, .oldest = 1, .next = 1};
 
-/* Of the ring; by itself, since it begins with zeros, which need no room in the program's file. */
-static struct assay_span ring_at[ASSAY_SPANS_MAX];
+/* By itself, since it begins with zeros, which need no room in the program's file. */
+static _Alignas(struct record) unsigned char ring_at[ASSAY_SPANS_BYTES];
 
 static struct assay_metric *_Atomic durations;
 
@@ -88,15 +107,108 @@ void assay_span_end(struct assay_span *span)
     assay_span_keep(span);
 }
 
+static unsigned char *put(unsigned char *at, const void *from, size_t bytes)
+{
+    memcpy(at, from, bytes);
+    return at + bytes;
+}
+
+/* Returns the record's size. */
+static size_t pack(const struct assay_span *span, unsigned char ret[RECORD_BYTES_MAX])
+{
+    struct record record = {.name = span->name,
+                            .begin_us = span->begin_us,
+                            .end_us = span->end_us,
+                            .thread = span->thread,
+                            .overlaps = span->overlaps,
+                            .attributes_count = span->attributes_count};
+    memcpy(record.trace_id, span->trace_id, sizeof record.trace_id);
+    memcpy(record.thread_name, span->thread_name, sizeof record.thread_name);
+    unsigned char *at = ret + sizeof record;
+    for (size_t i = 0; i < span->attributes_count; i++) {
+        const struct assay_span_attribute *from = &span->attributes[i];
+        uint8_t kind = from->is_text ? (uint8_t)strlen(from->text) : NUMBER_KIND;
+        at = put(at, &from->key, sizeof from->key);
+        at = put(at, &kind, 1);
+        at = from->is_text ? put(at, from->text, kind) : put(at, &from->number, sizeof from->number);
+    }
+    record.bytes = (uint16_t)(((size_t)(at - ret) + 7) / 8 * 8);
+    memcpy(ret, &record, sizeof record);
+    return record.bytes;
+}
+
+static const unsigned char *get(const unsigned char *at, void *to, size_t bytes)
+{
+    memcpy(to, at, bytes);
+    return at + bytes;
+}
+
+static void unpack(const unsigned char *at, struct assay_span *ret)
+{
+    struct record record;
+    at = get(at, &record, sizeof record);
+    *ret = (struct assay_span){.name = record.name,
+                               .begin_us = record.begin_us,
+                               .end_us = record.end_us,
+                               .thread = record.thread,
+                               .overlaps = record.overlaps,
+                               .attributes_count = record.attributes_count};
+    memcpy(ret->trace_id, record.trace_id, sizeof record.trace_id);
+    memcpy(ret->thread_name, record.thread_name, sizeof record.thread_name);
+    for (size_t i = 0; i < record.attributes_count; i++) {
+        struct assay_span_attribute *to = &ret->attributes[i];
+        uint8_t kind;
+        at = get(at, &to->key, sizeof to->key);
+        at = get(at, &kind, 1);
+        to->is_text = kind != NUMBER_KIND;
+        at = to->is_text ? get(at, to->text, kind) : get(at, &to->number, sizeof to->number);
+    }
+}
+
+/* Where the record behind the one at `at` is. */
+static size_t behind(size_t at)
+{
+    struct record record;
+    memcpy(&record, ring_at + at, sizeof record);
+    at += record.bytes;
+    return ring.end <= ring.begin && at == ring.last ? 0 : at;
+}
+
+/* Forgets the oldest spans behind ring.end until so many bytes are free there. With the lock. */
+static void forget(size_t bytes)
+{
+    while (ring.oldest < ring.next && ring.begin >= ring.end && ring.begin - ring.end < bytes) {
+        ring.begin = behind(ring.begin);
+        ring.oldest++;
+    }
+}
+
+static void make_room(size_t bytes)
+{
+    if (sizeof ring_at - ring.end < bytes) {
+        forget(sizeof ring_at);
+        ring.last = ring.end;
+        ring.end = 0;
+    }
+    forget(bytes);
+}
+
 void assay_span_keep(struct assay_span *span)
 {
     struct assay_metric *family = atomic_load_explicit(&durations, memory_order_acquire);
     if (family)
         assay_histogram_observe(assay_metric_series(family, &span->name),
                                 (uint64_t)ASSAY_MAX(span->end_us - span->begin_us, 0));
+    unsigned char record[RECORD_BYTES_MAX];
+    size_t bytes = pack(span, record);
     pthread_mutex_lock(&ring.lock);
-    span->sequence = ring.next++;
-    ring_at[span->sequence % ASSAY_SPANS_MAX] = *span;
+    if (ring.next == 1)
+        memset(ring_at, 0, sizeof ring_at); /* all of its memory now: what a process holds does not grow with its age */
+    span->sequence = ring.next;
+    make_room(bytes);
+    memcpy(ring_at + ring.end, record, bytes);
+    ring.end += bytes;
+    ring.next++;
     pthread_mutex_unlock(&ring.lock);
 }
 
@@ -105,15 +217,16 @@ size_t assay_spans_read(const char *trace_id, uint64_t from, struct assay_span *
 {
     size_t count = 0;
     pthread_mutex_lock(&ring.lock);
-    uint64_t oldest = ring.next > ASSAY_SPANS_MAX ? ring.next - ASSAY_SPANS_MAX : 1;
-    uint64_t at = ASSAY_MIN(ASSAY_MAX(from, oldest), ring.next);
-    *ret_lost = oldest > ASSAY_MAX(from, 1) ? oldest - ASSAY_MAX(from, 1) : 0;
-    for (; at < ring.next && count < max; at++) {
-        const struct assay_span *span = &ring_at[at % ASSAY_SPANS_MAX];
-        if (!trace_id || strcmp(span->trace_id, trace_id) == 0)
-            ret[count++] = *span;
+    *ret_lost = ring.oldest > ASSAY_MAX(from, 1) ? ring.oldest - ASSAY_MAX(from, 1) : 0;
+    uint64_t sequence = ring.oldest;
+    for (size_t at = ring.begin; sequence < ring.next && count < max; sequence++, at = behind(at)) {
+        if (sequence < from)
+            continue;
+        unpack(ring_at + at, &ret[count]);
+        ret[count].sequence = sequence;
+        count += !trace_id || strcmp(ret[count].trace_id, trace_id) == 0;
     }
-    *ret_next = at;
+    *ret_next = sequence;
     pthread_mutex_unlock(&ring.lock);
     return count;
 }

@@ -1,10 +1,11 @@
-/* Spans: what a process did for which trace, from when to when. They are kept in a ring, the last ASSAY_SPANS_MAX, and
- * their durations in a histogram by name. There is one ring a process, as there is one log. Any thread. */
+/* Spans: what a process did for which trace, from when to when. The last ASSAY_SPANS_BYTES of them are kept in
+ * a ring, and their durations in a histogram by name. There is one ring a process, as there is one log. Any thread. */
 #pragma once
 
 #include "common/obs/metrics.h"
 
-#define ASSAY_SPANS_MAX 16384
+/* 12,000 to 20,000 spans. */
+#define ASSAY_SPANS_BYTES ((size_t)2 << 20)
 #define ASSAY_SPAN_ATTRIBUTES_MAX 5
 #define ASSAY_SPAN_TEXT_MAX 31
 /* 32 hexadecimal digits, or "" for work that belongs to no trace. */

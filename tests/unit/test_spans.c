@@ -66,19 +66,58 @@ static void only_the_spans_of_a_trace_are_read_and_a_read_goes_on_where_it_ended
     assert_int_equal(assay_spans_read("", from + 3, found, 3, &next, &lost), 1);
 }
 
+/* Spans of many sizes; number i can be told from all others. */
+static void keep_numbered(int64_t i)
+{
+    char text[ASSAY_SPAN_TEXT_MAX + 1];
+    struct assay_span span;
+    assay_span_begin(&span, "step", TRACE);
+    assay_span_number(&span, "i", i);
+    for (int64_t more = 0; more < i % ASSAY_SPAN_ATTRIBUTES_MAX; more++) {
+        memset(text, 'a' + (int)more, sizeof text);
+        text[(i + 7 * more) % ASSAY_SPAN_TEXT_MAX] = '\0';
+        assay_span_text(&span, "text", text);
+    }
+    assay_span_end(&span);
+}
+
+static void check_numbered(const struct assay_span *span, int64_t i)
+{
+    assert_int_equal(span->attributes[0].number, i);
+    assert_int_equal(span->attributes_count, 1 + i % ASSAY_SPAN_ATTRIBUTES_MAX);
+    for (int64_t more = 0; more < i % ASSAY_SPAN_ATTRIBUTES_MAX; more++) {
+        size_t length = (size_t)((i + 7 * more) % ASSAY_SPAN_TEXT_MAX);
+        assert_true(span->attributes[1 + more].is_text);
+        assert_int_equal(strlen(span->attributes[1 + more].text), length);
+        if (length > 0)
+            assert_int_equal(span->attributes[1 + more].text[length - 1], 'a' + more);
+    }
+}
+
 static void the_ring_keeps_the_last_ones_and_tells_how_many_are_lost(void **state)
 {
     (void)state;
-    static struct assay_span found[ASSAY_SPANS_MAX + 1];
-    struct assay_span span;
+    static struct assay_span found[1000];
     uint64_t from = next_sequence(), next, lost;
-    assay_span_begin(&span, "step", TRACE);
-    for (int i = 0; i < ASSAY_SPANS_MAX + 10; i++)
-        assay_span_end(&span);
-    assert_int_equal(assay_spans_read(TRACE, from, found, ASSAY_SPANS_MAX + 1, &next, &lost), ASSAY_SPANS_MAX);
-    assert_int_equal(lost, 10);
-    assert_int_equal(found[0].sequence, from + 10);
-    assert_int_equal(next, from + ASSAY_SPANS_MAX + 10);
+    for (int64_t i = 0, due = 1; i < 100000; i++) {
+        keep_numbered(i);
+        if (i < due)
+            continue;
+        due += 1 + due / 3; /* rarely, as all are looked at */
+        size_t count = assay_spans_read(TRACE, from, found, ASSAY_COUNT(found), &next, &lost), seen = count;
+        uint64_t first = from + lost;
+        assert_true(i < 9000 ? lost == 0 : i < 40000 || lost > 0);
+        for (; count > 0; seen += count) {
+            for (size_t j = 0; j < count; j++) {
+                assert_int_equal(found[j].sequence, first + seen - count + j);
+                check_numbered(&found[j], (int64_t)(found[j].sequence - from));
+            }
+            count = assay_spans_read(TRACE, next, found, ASSAY_COUNT(found), &next, &lost);
+            assert_int_equal(lost, 0);
+        }
+        assert_int_equal(first + seen, from + (uint64_t)i + 1);
+        assert_int_equal(next, from + (uint64_t)i + 1);
+    }
 }
 
 static void durations_are_counted_by_name(void **state)
