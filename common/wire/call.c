@@ -114,17 +114,6 @@ static void call_free(struct assay_call *call)
     free(call);
 }
 
-static Assay__V1__Header header_of(const struct assay_call *call, Assay__V1__FrameKind kind)
-{
-    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
-    header.has_kind = header.has_call_id = true;
-    header.kind = kind;
-    header.call_id = call->id;
-    header.has_instance = kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
-    header.instance = call->instance;
-    return header;
-}
-
 static Assay__V1__FrameKind last_kind(const struct assay_call *call)
 {
     return call->stream ? ASSAY__V1__FRAME_KIND__FRAME_KIND_END : ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
@@ -132,7 +121,7 @@ static Assay__V1__FrameKind last_kind(const struct assay_call *call)
 
 static void send_failure(struct assay_call *call, struct assay_err *err)
 {
-    Assay__V1__Header header = header_of(call, last_kind(call));
+    Assay__V1__Header header = assay_answer_header(last_kind(call), call->id, call->instance);
     assay_header_set_error(&header, err);
     assay_peer_send_header(call->server, call->peer, &header);
 }
@@ -404,7 +393,7 @@ void assay_call_fail(struct assay_call *call, const struct assay_err *err)
     struct assay_err copy = *err;
     if (copy.status == ASSAY_OK)
         assay_err_set(&copy, ASSAY_UNKNOWN, "%s: failed without a status", call->method->name);
-    Assay__V1__Header header = header_of(call, last_kind(call));
+    Assay__V1__Header header = assay_answer_header(last_kind(call), call->id, call->instance);
     assay_header_set_error(&header, &copy);
     finish_with(call, &header);
 }
@@ -425,7 +414,7 @@ static enum assay_status pack(const struct assay_call *call, Assay__V1__FrameKin
     enum assay_status status = assay_outgoing_new(message, attachments, count, &out, err);
     if (status != ASSAY_OK)
         return status;
-    Assay__V1__Header header = header_of(call, kind);
+    Assay__V1__Header header = assay_answer_header(kind, call->id, call->instance);
     if (!assay_outgoing_header(out, &header)) {
         assay_outgoing_free(out);
         return assay_err_set(err, ASSAY_RESOURCE_EXHAUSTED, "out of memory for a header");
@@ -456,7 +445,7 @@ void assay_call_end(struct assay_call *call)
         fail_internal(call, "ended without a reply");
         return;
     }
-    Assay__V1__Header header = header_of(call, ASSAY__V1__FRAME_KIND__FRAME_KIND_END);
+    Assay__V1__Header header = assay_answer_header(ASSAY__V1__FRAME_KIND__FRAME_KIND_END, call->id, call->instance);
     finish_with(call, &header);
 }
 

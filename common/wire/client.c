@@ -133,9 +133,9 @@ static void flush(struct assay_client *client)
     client->watch.touched |= client->want_ping || client->queue_head;
     if (client->want_ping) {
         Assay__V1__Header ping = header_of(0, ASSAY__V1__FRAME_KIND__FRAME_KIND_PING);
-        client->want_ping = assay_header_send(&ping, client->socket, NULL, 0) != ASSAY_SENT;
-        client->said_ms = assay_now_ms();
-        full = client->want_ping;
+        full = client->want_ping = assay_header_send(&ping, client->socket, NULL, 0) != ASSAY_SENT;
+        if (!full)
+            client->said_ms = assay_now_ms();
     }
     struct assay_client_call **at = &client->queue_head;
     while (*at) {

@@ -54,6 +54,18 @@ void assay_peer_mark_gone(struct assay_server *server, struct assay_peer *peer)
     assay_loop_wake(server->loop, &server->sweep);
 }
 
+Assay__V1__Header assay_answer_header(Assay__V1__FrameKind kind, uint64_t call_id, uint64_t instance)
+{
+    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
+    header.has_kind = header.has_call_id = true;
+    header.kind = kind;
+    header.call_id = call_id;
+    header.has_instance =
+        kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY || kind == ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG;
+    header.instance = instance;
+    return header;
+}
+
 static enum assay_sent send_to(struct assay_server *server, const struct assay_peer *peer,
                                struct assay_outgoing *outgoing)
 {

@@ -58,11 +58,7 @@ static void tell_refused(struct assay_server *server, const char *method, enum a
 
 static void refuse(struct assay_server *server, struct assay_peer *peer, uint64_t call_id, struct assay_err *err)
 {
-    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
-    header.has_kind = header.has_call_id = header.has_instance = true;
-    header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY;
-    header.call_id = call_id;
-    header.instance = peer->instance;
+    Assay__V1__Header header = assay_answer_header(ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY, call_id, peer->instance);
     assay_header_set_error(&header, err);
     assay_peer_send_header(server, peer, &header);
 }
@@ -159,11 +155,7 @@ static enum assay_status open_call(struct assay_server *server, struct assay_pee
 
 static void pong(struct assay_server *server, struct assay_peer *peer, uint64_t call_id)
 {
-    Assay__V1__Header header = ASSAY__V1__HEADER__INIT;
-    header.has_kind = header.has_call_id = header.has_instance = true;
-    header.kind = ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG;
-    header.call_id = call_id;
-    header.instance = peer->instance;
+    Assay__V1__Header header = assay_answer_header(ASSAY__V1__FRAME_KIND__FRAME_KIND_PONG, call_id, peer->instance);
     assay_peer_send_header(server, peer, &header);
 }
 

@@ -142,6 +142,8 @@ struct assay_peer *assay_peer_get(struct assay_server *server, const void *id, s
 void assay_peer_mark_gone(struct assay_server *server, struct assay_peer *peer);
 /* Whether its connection is still there, as far as one can tell. */
 bool assay_peer_is_connected(const struct assay_peer *peer);
+/* What goes to a client about a call. A REPLY and a PONG tell it which instance of the server it is served by. */
+Assay__V1__Header assay_answer_header(Assay__V1__FrameKind kind, uint64_t call_id, uint64_t instance);
 /* Sends, or queues while the pipe is full. Takes the message. A peer that cannot be reached is marked gone. */
 void assay_peer_send(struct assay_server *server, struct assay_peer *peer, struct assay_outgoing *outgoing);
 /* A header alone. Falls back on one without a sentence when memory is out. */
