@@ -175,7 +175,7 @@ void assay_serve_leave_shards(struct assay_call *call, void *service)
     if (map)
         *map = c->shards.map;
     pthread_mutex_unlock(&c->lock);
-    struct assay_shard_message *message = known ? assay_shard_message_new(map) : NULL;
+    struct assay_shard_message *message = map && known ? assay_shard_message_new(map) : NULL;
     if (map && !known)
         assay_err_set(&err, ASSAY_NOT_FOUND, "the coordinator does not know this evaluator, it must register");
     else if (!message)
