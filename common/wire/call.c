@@ -431,7 +431,7 @@ void assay_call_reply(struct assay_call *call, const ProtobufCMessage *reply,
         fail_internal(call, "answered with a message of the wrong kind");
         return;
     }
-    struct assay_outgoing *out;
+    struct assay_outgoing *out = NULL;
     struct assay_err err = ASSAY_ERR_INIT;
     if (pack(call, ASSAY__V1__FRAME_KIND__FRAME_KIND_REPLY, reply, attachments, count, &out, &err) == ASSAY_OK)
         finish(call, ASSAY_OK, out);
