@@ -5,10 +5,8 @@
 #include <errno.h>
 #include <stdlib.h>
 #include <string.h>
-/* For a state on the stack. */
-#define XXH_STATIC_LINKING_ONLY
-#include <xxhash.h>
 
+#include "common/base/xxh3.h"
 #include "common/store/internal.h"
 
 #define HEAD_MAGIC 0x31565341u /* "ASV1" */
@@ -55,20 +53,6 @@ struct whole {
     const struct assay_put *put;
     struct assay_put_before before; /* len is 0 when there is none */
 };
-
-/* The hash of both parts one after the other. */
-static uint64_t hash_of_whole(const struct whole *whole)
-{
-    const struct assay_put *put = whole->put;
-    XXH3_state_t state;
-    if (whole->before.len == 0)
-        return hash_of(put->table, put->key, put->key_bytes, put->value, put->value_bytes);
-    XXH3_INITSTATE(&state);
-    XXH3_64bits_reset_withSeed(&state, seed_of(put->table, put->key, put->key_bytes));
-    XXH3_64bits_update(&state, whole->before.bytes, whole->before.len);
-    XXH3_64bits_update(&state, put->value, put->value_bytes);
-    return XXH3_64bits_digest(&state);
-}
 
 static size_t bytes_of(const struct whole *whole)
 {
@@ -151,7 +135,9 @@ static int next_id(MDB_cursor *cursor, uint64_t *ret)
     return 0;
 }
 
-static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whole *whole, struct value_head *head)
+/* Each piece goes into the hash while it is in the cache. */
+static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whole *whole, XXH3_state_t *hash,
+                      struct value_head *head)
 {
     MDB_cursor *cursor;
     int rc = mdb_cursor_open(txn, store->pieces, &cursor);
@@ -167,6 +153,7 @@ static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whol
             break;
         size_t part = ASSAY_MIN(head->value_bytes - done, (size_t)PIECE_BYTES);
         copy_part(whole, done, part, room.mv_data);
+        XXH3_64bits_update(hash, room.mv_data, part);
         memset((char *)room.mv_data + part, 0, PIECE_BYTES - part);
         done += part;
         head->pieces = i + 1;
@@ -182,19 +169,26 @@ static int put_value(struct assay_store *store, MDB_txn *txn, MDB_dbi dbi, const
     int rc = drop_value(store, txn, dbi, &key);
     if (rc != 0 || !put->value)
         return rc;
-    struct value_head head = {.magic = HEAD_MAGIC, .value_bytes = bytes_of(whole), .hash = hash_of_whole(whole)};
+    struct value_head head = {.magic = HEAD_MAGIC, .value_bytes = bytes_of(whole)};
     bool cut = head.value_bytes > INLINE_BYTES_MAX;
+    XXH3_state_t hash;
+    XXH3_INITSTATE(&hash);
+    XXH3_64bits_reset_withSeed(&hash, seed_of(put->table, put->key, put->key_bytes));
     if (cut)
-        rc = put_pieces(store, txn, whole, &head);
+        rc = put_pieces(store, txn, whole, &hash, &head);
     if (rc != 0)
         return rc;
     MDB_val room = {sizeof head + (cut ? 0 : head.value_bytes), NULL};
     rc = mdb_put(txn, dbi, &key, &room, MDB_RESERVE);
     if (rc != 0)
         return rc;
+    if (!cut) {
+        char *bytes = (char *)room.mv_data + sizeof head;
+        copy_part(whole, 0, head.value_bytes, bytes);
+        XXH3_64bits_update(&hash, bytes, head.value_bytes);
+    }
+    head.hash = XXH3_64bits_digest(&hash);
     memcpy(room.mv_data, &head, sizeof head);
-    if (!cut)
-        copy_part(whole, 0, head.value_bytes, (char *)room.mv_data + sizeof head);
     return 0;
 }
 

@@ -2,8 +2,8 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <xxhash.h>
 
+#include "common/base/xxh3.h"
 #include "services/evaluator/cache.h"
 #include "services/evaluator/room.h"
 
