@@ -1,7 +1,7 @@
 # shellcheck shell=bash
 # What runs the stack, for up.sh and smoke.sh: docker with its compose plugin, else podman with podman-compose.
 # Reads ASSAY_PROJECT; sets engine, project, compose (a command) and old_compose (yes: podman-compose 1.0, that of Debian 12).
-project=${ASSAY_PROJECT:-assay}
+project=${ASSAY_PROJECT:-compose} # as compose names it after the folder
 old_compose=no
 if command -v docker >/dev/null && docker compose version >/dev/null 2>&1; then
     engine=docker

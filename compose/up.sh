@@ -1,7 +1,7 @@
 #!/usr/bin/env bash
 # Brings the stack up, from the image that is there, with docker compose or any podman-compose.
 # usage: compose/up.sh [SERVICE=REPLICAS ...]      as inference-int8=3
-# ASSAY_PROJECT: the stack's name, assay unless given; README.md has what compose.yaml reads.
+# ASSAY_PROJECT: the stack's name, that of `compose -f compose.yaml` unless given; README.md has what compose.yaml reads.
 set -euo pipefail
 cd "$(dirname "$0")"
 # shellcheck source=compose/engine.sh

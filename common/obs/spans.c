@@ -174,6 +174,13 @@ static size_t behind(size_t at)
     return ring.end <= ring.begin && at == ring.last ? 0 : at;
 }
 
+static bool is_of(size_t at, const char *trace_id)
+{
+    struct record record;
+    memcpy(&record, ring_at + at, sizeof record);
+    return strncmp(record.trace_id, trace_id, sizeof record.trace_id) == 0;
+}
+
 /* Forgets the oldest spans behind ring.end until so many bytes are free there. With the lock. */
 static void forget(size_t bytes)
 {
@@ -220,11 +227,10 @@ size_t assay_spans_read(const char *trace_id, uint64_t from, struct assay_span *
     *ret_lost = ring.oldest > ASSAY_MAX(from, 1) ? ring.oldest - ASSAY_MAX(from, 1) : 0;
     uint64_t sequence = ring.oldest;
     for (size_t at = ring.begin; sequence < ring.next && count < max; sequence++, at = behind(at)) {
-        if (sequence < from)
+        if (sequence < from || (trace_id && !is_of(at, trace_id)))
             continue;
         unpack(ring_at + at, &ret[count]);
-        ret[count].sequence = sequence;
-        count += !trace_id || strcmp(ret[count].trace_id, trace_id) == 0;
+        ret[count++].sequence = sequence;
     }
     *ret_next = sequence;
     pthread_mutex_unlock(&ring.lock);
