@@ -48,13 +48,20 @@ trap clean_up EXIT
 
 # bring_up SERVICE=REPLICAS...: up, and waits until every container says by its --health that it serves.
 bring_up() {
-    local begin=$SECONDS
+    local begin=$SECONDS waits=() i
     ./up.sh "$@" >"$scratch/up.log" 2>&1 || { cat "$scratch/up.log" >&2; fail "up"; }
     for service in "${services[@]}"; do
-        until all_healthy "$service" "$@"; do
-            ((SECONDS - begin < 60)) || { grep -i error "$scratch/up.log" >&2; fail "$service is not healthy within 60 s"; }
-            sleep 0.2
-        done
+        wait_healthy "$service" "$begin" "$@" &
+        waits+=($!)
+    done
+    for i in "${!waits[@]}"; do
+        wait "${waits[i]}" || { grep -i error "$scratch/up.log" >&2; fail "${services[i]} is not healthy within 60 s"; }
+    done
+}
+wait_healthy() { # SERVICE BEGIN SERVICE=REPLICAS...
+    until all_healthy "$1" "${@:3}"; do
+        ((SECONDS - $2 < 60)) || return 1
+        sleep 0.2
     done
 }
 all_healthy() {
