@@ -165,19 +165,23 @@ static void unpack(const unsigned char *at, struct assay_span *ret)
     }
 }
 
-/* Where the record behind the one at `at` is. */
-static size_t behind(size_t at)
+static struct record record_at(size_t at)
 {
     struct record record;
     memcpy(&record, ring_at + at, sizeof record);
-    at += record.bytes;
+    return record;
+}
+
+/* Where the record behind the one at `at` is. */
+static size_t behind(size_t at)
+{
+    at += record_at(at).bytes;
     return ring.end <= ring.begin && at == ring.last ? 0 : at;
 }
 
 static bool is_of(size_t at, const char *trace_id)
 {
-    struct record record;
-    memcpy(&record, ring_at + at, sizeof record);
+    const struct record record = record_at(at);
     return strncmp(record.trace_id, trace_id, sizeof record.trace_id) == 0;
 }
 

@@ -136,10 +136,13 @@ static int next_id(MDB_cursor *cursor, uint64_t *ret)
 }
 
 /* Each piece goes into the hash while it is in the cache. */
-static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whole *whole, XXH3_state_t *hash,
-                      struct value_head *head)
+static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whole *whole, struct value_head *head)
 {
+    const struct assay_put *put = whole->put;
     MDB_cursor *cursor;
+    XXH3_state_t hash;
+    XXH3_INITSTATE(&hash);
+    XXH3_64bits_reset_withSeed(&hash, seed_of(put->table, put->key, put->key_bytes));
     int rc = mdb_cursor_open(txn, store->pieces, &cursor);
     if (rc != 0)
         return rc;
@@ -153,11 +156,12 @@ static int put_pieces(struct assay_store *store, MDB_txn *txn, const struct whol
             break;
         size_t part = ASSAY_MIN(head->value_bytes - done, (size_t)PIECE_BYTES);
         copy_part(whole, done, part, room.mv_data);
-        XXH3_64bits_update(hash, room.mv_data, part);
+        XXH3_64bits_update(&hash, room.mv_data, part);
         memset((char *)room.mv_data + part, 0, PIECE_BYTES - part);
         done += part;
         head->pieces = i + 1;
     }
+    head->hash = XXH3_64bits_digest(&hash);
     mdb_cursor_close(cursor);
     return rc;
 }
@@ -171,11 +175,8 @@ static int put_value(struct assay_store *store, MDB_txn *txn, MDB_dbi dbi, const
         return rc;
     struct value_head head = {.magic = HEAD_MAGIC, .value_bytes = bytes_of(whole)};
     bool cut = head.value_bytes > INLINE_BYTES_MAX;
-    XXH3_state_t hash;
-    XXH3_INITSTATE(&hash);
-    XXH3_64bits_reset_withSeed(&hash, seed_of(put->table, put->key, put->key_bytes));
     if (cut)
-        rc = put_pieces(store, txn, whole, &hash, &head);
+        rc = put_pieces(store, txn, whole, &head);
     if (rc != 0)
         return rc;
     MDB_val room = {sizeof head + (cut ? 0 : head.value_bytes), NULL};
@@ -185,9 +186,8 @@ static int put_value(struct assay_store *store, MDB_txn *txn, MDB_dbi dbi, const
     if (!cut) {
         char *bytes = (char *)room.mv_data + sizeof head;
         copy_part(whole, 0, head.value_bytes, bytes);
-        XXH3_64bits_update(&hash, bytes, head.value_bytes);
+        head.hash = hash_of(put->table, put->key, put->key_bytes, bytes, head.value_bytes);
     }
-    head.hash = XXH3_64bits_digest(&hash);
     memcpy(room.mv_data, &head, sizeof head);
     return 0;
 }
